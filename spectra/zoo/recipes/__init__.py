@@ -1,0 +1,1 @@
+"""How the bundled models were made: each module is a command, deterministic by its seed."""
