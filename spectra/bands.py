@@ -1,0 +1,358 @@
+"""Frequency bands of latents: difference-of-Gaussians filter banks, computed exactly in the DCT-II domain.
+
+A sampled Gaussian with half-sample symmetric ends (scipy's `mode="reflect"`) is diagonal in the orthonormal DCT-II
+basis: for even taps h, the eigenvalue of mode k on N pixels is `g(k) = sum_j h_j cos(pi k j / N)`, whatever the radius,
+because each cosine is its own symmetric continuation.  A bank of K - 1 Gaussians therefore acts on a field x with
+coefficients X as K transfer functions D_b, which telescope to one:
+
+    B_b x = C^T (D_b * X) C     energy ||B_b x||^2 = sum D_b^2 X^2     power <x, B_b x> = sum D_b X^2     sum_b D_b = 1
+
+Band 0 is the lowest.  Everything up to `FilterBank.transfer` needs numpy only; torch is imported where tensors appear.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spectra.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Array = NDArray[np.float64]
+
+TRUNCATE = 4.0  # scipy's default: the kernel reaches int(4 * scale + 0.5) pixels to either side
+_FINEST = 0.5  # below about half a pixel a sampled Gaussian is the identity, and the band above it is empty
+_COARSEST = 0.4  # of the shorter side: a wider low-pass keeps nothing but the mean
+_LARGEST = 1e6  # pixels; kernels are sampled, so their length has to stay finite in practice
+
+
+class WhiteNoise(NamedTuple):
+    """Band energies of one channel of unit white noise, each array (K,), in units of the noise variance (squared)."""
+
+    mean: Array
+    variance: Array
+    dof: Array
+
+
+@dataclass(frozen=True, init=False)
+class FilterBank:
+    """K = len(scales) + 1 frequency bands, from low to high.
+
+    `scales` are standard deviations of Gaussian filters in pixels of the field, stored in ascending order.  Band 0 is
+    the coarsest Gaussian, band K - 1 the identity minus the finest, those between are differences of neighbours.
+    Methods take real tensors (..., h, w) of any type on any device; float64 stays, all others are computed and returned
+    in float32.  They are differentiable, treat each leading index by itself, and never wait for the device once the
+    matrices of a grid are cached.
+
+    Raises UserError where scales are not positive, finite and distinct.
+    """
+
+    scales: tuple[float, ...]
+
+    def __init__(self, scales: Iterable[float]) -> None:
+        object.__setattr__(self, "scales", _checked(scales))
+
+    @classmethod
+    def octaves(cls, bands: int, grid: tuple[int, int]) -> FilterBank:
+        """`bands` bands for `grid`: the finest scale is 5 % of the shorter side and each next one is twice as wide.
+
+        Where that many octaves do not fit between half a pixel and 40 % of the side, the finest scale moves down, and
+        at half a pixel the steps become narrower than octaves.  4 bands on 16 x 16 have scales (0.8, 1.6, 3.2).
+        """
+        if bands < 1:
+            raise UserError(f"a filter bank needs at least 1 band, got {bands}: ask for 2 or more")
+        side, steps = _side(grid), max(bands - 2, 0)
+        widest = max(_COARSEST * side, 2 * _FINEST)
+        finest = max(min(0.05 * side, widest / 2.0**steps), _FINEST)
+        ratio = min(2.0, (widest / finest) ** (1 / steps)) if steps else 2.0
+        return cls(round(finest * ratio**i, 6) for i in range(bands - 1))
+
+    @classmethod
+    def relative(cls, fractions: Iterable[float], grid: tuple[int, int]) -> FilterBank:
+        """The bank with scales `fraction * shorter side of grid`."""
+        return cls(fraction * _side(grid) for fraction in fractions)
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> FilterBank:
+        """The bank that `to_dict` described; UserError where the description is of another kind of bank."""
+        if "scales" not in saved or saved.get("truncate", TRUNCATE) != TRUNCATE:
+            raise UserError(f"not a filter bank with scales and truncate = {TRUNCATE}: {dict(saved)!r}")
+        return cls(saved["scales"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """A description that JSON can hold and `from_dict` reads."""
+        return {"scales": list(self.scales), "truncate": TRUNCATE, "boundary": "half-sample symmetric"}
+
+    @property
+    def bands(self) -> int:
+        """The number K of bands."""
+        return len(self.scales) + 1
+
+    @property
+    def scale_low(self) -> tuple[float, ...]:
+        """Per band, the scale of the wider Gaussian, which bounds it from below in frequency; inf for band 0."""
+        return (math.inf, *reversed(self.scales))
+
+    @property
+    def scale_high(self) -> tuple[float, ...]:
+        """Per band, the scale of the narrower Gaussian, which bounds it from above in frequency; 0 for the top band."""
+        return (*reversed(self.scales), 0.0)
+
+    @property
+    def frequency(self) -> tuple[float, ...]:
+        """Per band, the frequency of its peak in cycles per pixel: 0 for band 0, 0.5 for the top one.
+
+        Between scales s < t the transfer exp(-s^2 w^2 / 2) - exp(-t^2 w^2 / 2) peaks at w^2 = 4 ln(t/s) / (t^2 - s^2).
+        """
+        pairs = zip(self.scales[-2::-1], self.scales[:0:-1], strict=True)
+        peaks = (math.sqrt(4 * math.log(t / s) / (t * t - s * s)) / (2 * math.pi) for s, t in pairs)
+        return (0.0, *(min(peak, 0.5) for peak in peaks), *([0.5] if self.scales else []))
+
+    def transfer(self, h: int, w: int) -> Array:
+        """The transfer functions D_b(k, l) on the DCT-II grid, (K, h, w); they sum to one over b.  Read-only."""
+        return _transfer(self.scales, h, w)
+
+    def white_noise(self, h: int, w: int) -> WhiteNoise:
+        """Energies of a channel of unit noise: mean `sum D^2`, variance `2 sum D^4`, dof `(sum D^2)^2 / sum D^4`."""
+        square = self.transfer(h, w) ** 2
+        mean, fourth = square.sum((1, 2)), (square**2).sum((1, 2))
+        dof = np.divide(mean**2, fourth, out=np.zeros_like(mean), where=fourth > 0)
+        return WhiteNoise(mean, 2 * fourth, dof)
+
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Orthonormal DCT-II coefficients of x (..., h, w), same shape; the squares sum to ||x||^2."""
+        return coefficients(x)
+
+    def split(self, x: Tensor) -> Tensor:
+        """The bands of x (..., h, w) as fields (..., K, h, w), which sum to x."""
+        X = coefficients(x)
+        return from_coefficients(X.unsqueeze(-3) * self._weights(X, 1)).to(_kind(x))
+
+    def energies(self, x: Tensor) -> Tensor:
+        """||B_b x||^2 of x (..., h, w), (..., K): the sum of squares of each band, per channel."""
+        return self._contract(x, 2)
+
+    def power(self, x: Tensor) -> Tensor:
+        """<x, B_b x> of x (..., h, w), (..., K): the additive form, which sums to ||x||^2."""
+        return self._contract(x, 1)
+
+    def shares(self, x: Tensor) -> Tensor:
+        """Energies of x (..., h, w) over their sum, (..., K).  They sum to 1; a field of zeros has shares of 0."""
+        energy = self.energies(x)
+        return energy / _positive(energy.sum(-1, keepdim=True))
+
+    def _contract(self, x: Tensor, exponent: int) -> Tensor:
+        square = coefficients(x).square()
+        return _sums(square, self._weights(square, exponent)).to(_kind(x))
+
+    def _weights(self, x: Tensor, exponent: int) -> Tensor:
+        """D_b^exponent on the grid, device and type of x, (K, h, w)."""
+        return _constant(_transfer_power, (self.scales, *x.shape[-2:], exponent), x.device, x.dtype)
+
+
+def coefficients(x: Tensor) -> Tensor:
+    """Orthonormal DCT-II coefficients of x (..., h, w), same shape.
+
+    The mean is taken out before the products and put back into coefficient (0, 0): a digit or more in float32.
+    """
+    h, w = _field(x).shape[-2:]
+    kind = _working_kind(x)
+    x = x.to(kind)
+    rows, columns = (_constant(dct_matrix, (n,), x.device, kind) for n in (h, w))
+    mean = x.mean((-2, -1), keepdim=True)
+    with _full_precision(x):
+        return rows @ (x - mean) @ columns.mT + mean * _constant(_constant_mode, (h, w), x.device, kind)
+
+
+def from_coefficients(X: Tensor) -> Tensor:
+    """The field (..., h, w) whose orthonormal DCT-II coefficients are X (..., h, w), in the type of X."""
+    rows, columns = (_constant(dct_matrix, (n,), X.device, X.dtype) for n in X.shape[-2:])
+    with _full_precision(X):
+        return rows.mT @ X @ columns
+
+
+def coherence(x: Tensor, y: Tensor, bank: FilterBank) -> Tensor:
+    """Per band, the cosine between B_b x and B_b y over channels and pixels: x, y (..., c, h, w) -> (..., K).
+
+    It is 0 where either field has no energy in the band.
+    """
+    if x.ndim < 3 or y.ndim < 3 or x.shape[-3:] != y.shape[-3:]:
+        raise UserError(f"coherence takes two fields (..., c, h, w) on one grid, not {(*x.shape,)} and {(*y.shape,)}")
+    X, Y = coefficients(x.to(_kind(x, y))), coefficients(y.to(_kind(x, y)))
+    weights = bank._weights(X, 2)
+    both, one, two = (_sums(product.sum(-3), weights) for product in (X * Y, X.square(), Y.square()))
+    cosine = both * _positive(one).rsqrt() * _positive(two).rsqrt()
+    return cosine.clamp(-1, 1).to(_kind(x, y))
+
+
+def radial_spectrum(x: Tensor, bins: int) -> Tensor:
+    """Energy of x (..., h, w) by radial frequency, (..., bins): squared DCT-II coefficients; they sum to ||x||^2."""
+    h, w = _field(x).shape[-2:]
+    square = coefficients(x).square()
+    return _sums(square, _constant(_membership, (bins, h, w), x.device, square.dtype)).to(_kind(x))
+
+
+def radii(bins: int, h: int, w: int) -> Array:
+    """Centres of the bins of `radial_spectrum` on an h x w grid, in cycles per pixel, (bins,): equal widths from 0."""
+    _positive_sizes(bins, h, w)
+    centres: Array = (np.arange(bins) + 0.5) * (radius(h, w).max() / bins)
+    return centres
+
+
+def radial_modes(bins: int, h: int, w: int) -> NDArray[np.int64]:
+    """Number of DCT modes in each bin of `radial_spectrum`, (bins,); zero where a bin is finer than the grid."""
+    modes: NDArray[np.int64] = _membership(bins, h, w).sum((1, 2)).astype(np.int64)
+    return modes
+
+
+# Constants in numpy
+
+
+def _checked(scales: Iterable[float]) -> tuple[float, ...]:
+    try:
+        values = tuple(sorted(float(scale) for scale in scales))
+    except (TypeError, ValueError):
+        raise UserError(f"scales of a filter bank are numbers in pixels, got {scales!r}") from None
+    if not all(0 < scale <= _LARGEST for scale in values) or len(set(values)) != len(values):
+        raise UserError(
+            f"scales of a filter bank are distinct, above 0 and at most {_LARGEST:.0f} pixels, not {values}"
+        )
+    return values
+
+
+def _side(grid: tuple[int, int]) -> int:
+    _positive_sizes(*grid)
+    return min((n for n in grid if n > 1), default=1)
+
+
+def _positive_sizes(*sizes: int) -> None:
+    if min(sizes) < 1:
+        raise UserError(f"a grid and its bins need sizes of at least 1, got {sizes}")
+
+
+def _eigenvalues(scale: float, n: int) -> Array:
+    """g(k), k < n.  Taps are folded into one period of 2 n first: exact angles, and no matrix as wide as the kernel."""
+    reach = int(TRUNCATE * scale + 0.5)
+    offsets = np.arange(-reach, reach + 1)
+    taps = np.exp(-0.5 * (offsets / scale) ** 2)
+    folded = np.bincount(offsets % (2 * n), weights=taps / taps.sum(), minlength=2 * n)
+    angles = np.outer(np.arange(n), np.arange(2 * n)) % (2 * n)
+    g: Array = np.cos(np.pi * angles / n) @ folded
+    g[0] = 1.0  # what normalised taps sum to; exactly one keeps the mean out of the upper bands
+    return g
+
+
+@lru_cache(maxsize=32)
+def _transfer(scales: tuple[float, ...], h: int, w: int) -> Array:
+    _positive_sizes(h, w)
+    gaussians = [np.outer(_eigenvalues(scale, h), _eigenvalues(scale, w)) for scale in reversed(scales)]
+    D = np.diff(np.stack([np.zeros((h, w)), *gaussians, np.ones((h, w))]), axis=0)
+    D.setflags(write=False)
+    return D
+
+
+def _transfer_power(scales: tuple[float, ...], h: int, w: int, exponent: int) -> Array:
+    power: Array = _transfer(scales, h, w) ** exponent
+    return power
+
+
+def dct_matrix(n: int) -> Array:
+    """The orthonormal DCT-II matrix, rows = modes."""
+    angles = np.outer(np.arange(n), 2 * np.arange(n) + 1) % (4 * n)
+    rows = np.cos(np.pi * angles / (2 * n)) * math.sqrt(2 / n)
+    rows[0] = math.sqrt(1 / n)
+    return rows
+
+
+def _constant_mode(h: int, w: int) -> Array:
+    """Coefficients of the field of ones."""
+    one = np.zeros((h, w))
+    one[0, 0] = math.sqrt(h * w)
+    return one
+
+
+def radius(h: int, w: int) -> Array:
+    """Radial frequency of each DCT mode in cycles per pixel: mode k of n pixels has k / (2 n)."""
+    return np.hypot(np.arange(h)[:, None] / (2 * h), np.arange(w) / (2 * w))
+
+
+def _membership(bins: int, h: int, w: int) -> Array:
+    """One at [bin of the mode, mode], (bins, h, w)."""
+    _positive_sizes(bins, h, w)
+    r = radius(h, w)
+    index = np.minimum((r / max(r.max(), 1e-300) * bins).astype(int), bins - 1)
+    member: Array = (index == np.arange(bins)[:, None, None]).astype(np.float64)
+    return member
+
+
+# Tensors
+
+
+@lru_cache(maxsize=256)
+def _constant(build: Any, arguments: tuple[Any, ...], device: torch.device, kind: torch.dtype) -> Tensor:
+    """`build(*arguments)` as a tensor; made outside inference mode, so that it can serve in training later."""
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.tensor(build(*arguments), dtype=kind, device=device)
+
+
+def _sums(x: Tensor, weights: Tensor) -> Tensor:
+    """`sum x * weights` over the grid, (..., h, w) and (K, h, w) -> (..., K).
+
+    By rows first: one long sum per band would lose a digit of float32 on 64 x 64 and more on larger grids.
+    """
+    import torch
+
+    with _full_precision(x):
+        return torch.einsum("...hw,khw->...kh", x, weights).sum(-1)
+
+
+def _field(x: Tensor) -> Tensor:
+    if x.ndim < 2 or 0 in x.shape[-2:] or x.is_complex():
+        raise UserError(f"a field is a real tensor (..., h, w), got {x.dtype} of shape {tuple(x.shape)}")
+    return x
+
+
+def _kind(*fields: Tensor) -> torch.dtype:
+    """The type of results: float64 where a field has it, float32 for everything else."""
+    import torch
+
+    return torch.float64 if any(x.dtype == torch.float64 for x in fields) else torch.float32
+
+
+def _working_kind(x: Tensor) -> torch.dtype:
+    """The type of products: float64 where a program lets float32 products run in TF32 or bfloat16 (1e-3 per band)."""
+    import torch
+
+    reduced = x.device.type != "mps" and torch.get_float32_matmul_precision() != "highest"
+    return torch.float64 if reduced else _kind(x)
+
+
+@contextmanager
+def _full_precision(x: Tensor) -> Iterator[None]:
+    """Keep autocast away from the products."""
+    import torch
+
+    if not torch.amp.is_autocast_available(x.device.type):
+        yield
+        return
+    with torch.autocast(x.device.type, enabled=False):
+        yield
+
+
+def _positive(x: Tensor) -> Tensor:
+    """A divisor that is never zero; its gradient is zero where it was raised."""
+    import torch
+
+    return x.clamp(min=torch.finfo(x.dtype).tiny)

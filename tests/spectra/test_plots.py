@@ -1,0 +1,154 @@
+"""The figure of a cube: says what is true, says what is missing, and can be read."""
+
+import pickle
+import subprocess
+import sys
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from spectra.analysis import emergence
+from spectra.bands import FilterBank
+from spectra.errors import UserError
+from spectra.plots import _apart, band_colours, band_labels, overview, save
+from tests.spectra.synthetic import synthetic_cube
+
+
+@pytest.fixture(scope="module")
+def cube() -> xr.Dataset:
+    return synthetic_cube(prompts=3, seeds=2, steps=24)
+
+
+def texts(figure: Figure) -> list[Text]:
+    """All words on the page: tick labels outside the limits of their axis exist, but are not drawn."""
+    found = list(figure.texts)
+    for ax in figure.axes:
+        found += [*ax.texts, ax.xaxis.label, ax.yaxis.label, ax._left_title]
+        for axis, place in ((ax.xaxis, 0), (ax.yaxis, 1)):
+            low, high = sorted(axis.get_view_interval())
+            found += [t for t in axis.get_ticklabels() if low <= t.get_position()[place] <= high]
+    return [t for t in found if t.get_visible() and t.get_text().strip()]
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(t.get_text() for t in texts(figure))
+
+
+def boxes(figure: Figure) -> list[tuple[str, Bbox]]:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts(figure)]
+
+
+def test_figures_need_neither_pyplot_nor_torch_and_leave_settings_alone() -> None:
+    code = """
+import sys, pickle, matplotlib
+before = dict(matplotlib.rcParams)
+cube = pickle.load(sys.stdin.buffer)
+from spectra.plots import overview
+overview(cube)
+assert dict(matplotlib.rcParams) == before
+assert "matplotlib.pyplot" not in sys.modules and "torch" not in sys.modules
+"""
+    given = pickle.dumps(synthetic_cube(prompts=2, seeds=1, steps=4))
+    assert subprocess.run([sys.executable, "-c", code], input=given, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("bands", [2, 4, 7])
+def test_no_word_leaves_the_page_or_covers_another(bands: int) -> None:
+    figure = overview(synthetic_cube(prompts=3, seeds=1, steps=24, bank=FilterBank.octaves(bands, (16, 16))))
+    page = figure.bbox
+    found = boxes(figure)
+    assert len(found) > 30
+    for word, box in found:
+        assert page.x0 <= box.x0 < box.x1 <= page.x1, word
+        assert page.y0 <= box.y0 < box.y1 <= page.y1, word
+    for (word, box), (other, beside) in combinations(found, 2):
+        shared = Bbox.intersection(box, beside)
+        assert shared is None or shared.width * shared.height < 4, (word, other)
+
+
+def test_the_steps_shown_are_those_of_emergence(cube: xr.Dataset) -> None:
+    shown = words(overview(cube))
+    for label, step in zip(band_labels(cube), emergence(cube).step.values, strict=True):
+        assert f"{label}   {step:.0f}" in shown
+
+
+def test_the_headline_claims_an_order_only_where_there_is_one(cube: xr.Dataset) -> None:
+    claim = "Bands are decided from low to high"
+    assert claim in words(overview(cube))
+    backwards = cube.assign(coherence=cube.coherence.isel(band=slice(None, None, -1)).drop_vars("band"))
+    together = cube.assign(coherence=cube.coherence.isel(band=[0, 0, 0, 0]).drop_vars("band"))
+    for other in (backwards, together, cube.isel(run=[0])):
+        assert claim not in words(overview(other))
+
+
+def test_bands_never_decided_are_said_to_come_later(cube: xr.Dataset) -> None:
+    assert words(overview(cube.assign(coherence=cube.coherence * 0.5))).count("later") == 4
+
+
+def test_what_was_not_recorded_is_said(cube: xr.Dataset) -> None:
+    poor = cube.isel(signal=[0]).assign(coherence=cube.coherence * np.nan)
+    shown = words(overview(poor))
+    assert shown.count("not recorded") == 2
+    assert "stays decided" not in shown
+    assert "10\n" in shown  # the latent's steps are still labelled
+    with pytest.raises(UserError, match="no complete run"):
+        overview(cube.isel(run=slice(0, 0)))
+
+
+def test_one_step_one_run_and_one_band_are_drawn() -> None:
+    overview(synthetic_cube(prompts=1, seeds=1, steps=1))
+    assert "all" in words(overview(synthetic_cube(prompts=2, seeds=1, steps=3, bank=FilterBank(()))))
+
+
+def test_frames_are_drawn(cube: xr.Dataset) -> None:
+    assert words(overview(cube.assign(energy=xr.concat([cube.energy, cube.energy], "frame")))) == words(overview(cube))
+
+
+def test_names_are_taken_literally_and_shortened(cube: xr.Dataset) -> None:
+    assert r"$\frac{x" in words(overview(cube.assign_attrs(model=r"$\frac{x")))
+    shown = words(overview(cube.assign_attrs(model="/deep" * 40 + "/mini\n")))
+    assert "/mini" in shown
+    assert "/deep" * 20 not in shown
+
+
+def test_guidance_is_named(cube: xr.Dataset) -> None:
+    assert "no guidance" in words(overview(cube))
+    assert "guidance 3.5" in words(overview(cube.assign_coords(guidance_scale=cube.guidance_scale * 3.5)))
+
+
+def test_bands_are_ordered_in_lightness() -> None:
+    light = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b, _ in band_colours(8)]
+    assert all(b > a for a, b in pairwise(light))
+
+
+def test_labels_give_the_range_of_scales(cube: xr.Dataset) -> None:
+    assert band_labels(cube) == ["> 3.2 px", "1.6–3.2 px", "0.8–1.6 px", "< 0.8 px"]
+
+
+def test_labels_are_moved_apart_and_keep_their_order() -> None:
+    for values in ([0.1, 0.11, 0.12, 0.9], [0.9, 0.5, 0.49], [0.3]):
+        moved = _apart(np.array(values), 0.08)
+        assert (np.diff(np.sort(moved)) > 0.079).all()
+        assert (np.argsort(moved) == np.argsort(values)).all()
+    np.testing.assert_array_equal(_apart(np.array([0.1, 0.5]), 0.08), [0.1, 0.5])
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_same_cube_gives_the_same_bytes(cube: xr.Dataset, tmp_path: Path, suffix: str) -> None:
+    one, two = (save(overview(cube), tmp_path / f"{name}.{suffix}").read_bytes() for name in "ab")
+    assert one == two
+
+
+def test_a_place_that_cannot_be_written_is_named(cube: xr.Dataset, tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "a.png", tmp_path / "a.xyz"):
+        with pytest.raises(UserError, match="cannot write a figure"):
+            save(overview(cube), path)
