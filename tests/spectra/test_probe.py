@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import spectra
+from spectra.errors import UserError
+from spectra.probe import probe
+from tests.tiny import tiny_sd, tiny_sd3, tiny_sd_folder
+
+PROMPTS = ["a red circle", "a blue square"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_sd_folder(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+def assert_same_numbers(one: xr.Dataset, other: xr.Dataset) -> None:
+    for name in ("energy", "spectrum", "coherence", "prompt", "seed", "guidance_scale", "noise_level"):
+        np.testing.assert_array_equal(one[name].values, other[name].values)
+
+
+def test_every_prompt_meets_every_seed_and_the_cube_says_where_it_comes_from(folder: str, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    cube = probe(
+        folder, PROMPTS, [0, 1, 5], 3, tmp_path / "deep" / "c.zarr", batch=4, progress=lambda *x: seen.append(x)
+    )
+    assert [*zip(cube.prompt.values, cube.seed.values, strict=True)] == [(p, s) for p in PROMPTS for s in (0, 1, 5)]
+    assert seen == [(0, 6), (4, 6), (6, 6)]
+    assert cube.signal.values.tolist() == ["latent", "x0", "eps", "prediction"]
+    assert set(cube.guidance_scale.values) == {1.0}
+    assert cube.sizes["step"] == 4
+    assert cube.attrs["model"] == folder
+    assert cube.attrs["model_hash"] == spectra.model_hash(folder)
+
+
+@pytest.mark.parametrize("make", [tiny_sd, tiny_sd3])
+def test_a_sample_does_not_depend_on_its_batch(make: Any, tmp_path: Path) -> None:
+    pipe = make()
+    cubes = [probe(pipe, PROMPTS, [3, 4], 2, tmp_path / f"{batch}.zarr", batch=batch) for batch in (1, 3, 8)]
+    for cube in cubes[1:]:
+        for step in (0, -1):
+            ours, theirs = (c.energy.sel(signal="latent").isel(step=step) for c in (cube, cubes[0]))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6 if step == 0 else 1e-3)
+
+
+def test_the_initial_noise_is_that_of_the_seed(tmp_path: Path) -> None:
+    cube = probe(tiny_sd(), PROMPTS, [7], 1, tmp_path / "c.zarr")
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
+    bank = spectra.FilterBank.octaves(4, (16, 16))
+    for run in range(2):
+        np.testing.assert_allclose(
+            cube.energy.sel(signal="latent").isel(step=0, run=run), bank.energies(noise)[0], rtol=1e-5
+        )
+
+
+def test_runs_that_are_there_are_not_generated_again(tmp_path: Path) -> None:
+    pipe = tiny_sd()
+    calls: list[int] = []
+    pipe.unet.register_forward_hook(lambda *args: calls.append(1))
+    out = tmp_path / "c.zarr"
+    first = probe(pipe, PROMPTS, [0, 1], 2, out)
+    assert len(calls) == 2
+    again = probe(pipe, PROMPTS, [0, 1], 2, out)
+    assert len(calls) == 2
+    assert_same_numbers(first, again)
+    more = probe(pipe, [*PROMPTS, "new"], [0, 1], 2, out)
+    assert more.sizes["run"] == 6
+    guided = probe(pipe, PROMPTS, [0], 2, out, guidance_scale=3.0)
+    assert guided.guidance_scale.values.tolist() == [1.0] * 6 + [3.0] * 2
+    assert probe(pipe, PROMPTS, [0], 2, out, adapter="other").sizes["run"] == 10
+
+
+def test_another_number_of_steps_is_refused_even_if_all_runs_are_there(tmp_path: Path) -> None:
+    pipe = tiny_sd()
+    probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr")
+    with pytest.raises(UserError, match="num_inference_steps was 2, is 3"):
+        probe(pipe, PROMPTS, [0], 3, tmp_path / "c.zarr")
+
+
+def test_resume_may_be_forbidden_or_demanded(tmp_path: Path) -> None:
+    pipe = tiny_sd()
+    with pytest.raises(UserError, match="there is no cube"):
+        probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr", resume="must")
+    probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr", resume="never")
+    with pytest.raises(UserError, match="exists already"):
+        probe(pipe, PROMPTS, [1], 2, tmp_path / "c.zarr", resume="never")
+    assert probe(pipe, PROMPTS, [1], 2, tmp_path / "c.zarr", resume="must").sizes["run"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": []}, "at least one prompt"),
+        ({"prompts": "a"}, "list of at least one prompt"),
+        ({"seeds": []}, "at least one seed"),
+        ({"seeds": [-1]}, "seeds are 0 or more"),
+        ({"steps": 0}, "at least 1 step"),
+        ({"batch": 0}, "at least 1 step and batches"),
+        ({"model": "no such model"}, "no such model"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_and_leave_nothing(change: Any, message: str, tmp_path: Path) -> None:
+    arguments = {"model": "mini", "prompts": PROMPTS, "seeds": [0], "steps": 2, "out": tmp_path / "c.zarr"} | change
+    with pytest.raises(UserError, match=message):
+        probe(**arguments)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+@pytest.mark.parametrize("kind", ["file in the way", "file as parent", "foreign folder", "read-only"])
+def test_a_place_that_cannot_be_written_is_refused_before_a_model_is_opened(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spectra.models.load_pipeline", lambda *args: pytest.fail("no model may be opened"))
+    out = tmp_path / "c.zarr"
+    if kind == "file in the way":
+        out.write_text("")
+    elif kind == "file as parent":
+        (tmp_path / "file").write_text("")
+        out = tmp_path / "file" / "c.zarr"
+    elif kind == "foreign folder":
+        out.mkdir()
+        (out / "notes.txt").write_text("mine")
+    else:
+        out = Path("/proc/c.zarr")
+    with pytest.raises(UserError, match=str(out)):
+        probe("mini", PROMPTS, [0], 2, out)
+
+
+def test_a_pipeline_without_guidance_refuses_a_scale(tmp_path: Path) -> None:
+    class Plain(type(tiny_sd())):  # type: ignore[misc]
+        def __call__(self, prompt: list[str], generator: Any, num_inference_steps: int) -> Any: ...
+
+    pipe = tiny_sd()
+    pipe.__class__ = Plain
+    with pytest.raises(UserError, match="takes no guidance scale"):
+        probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr", guidance_scale=2.0)
+
+
+KILLED = """
+import functools, os, signal, sys
+import diffusers, zarr
+from spectra.probe import probe
+
+model, out, where, count = sys.argv[1:5]
+owner, method = {"step": (diffusers.DDIMScheduler, "step"), "write": (zarr.Array, "__setitem__"),
+                 "resize": (zarr.Array, "resize"), "create": (zarr.Group, "create_array")}[where]
+original, left = getattr(owner, method), [int(count)]
+
+@functools.wraps(original)
+def deadly(self, *args, **kwargs):
+    left[0] -= 1
+    if left[0] < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, *args, **kwargs)
+
+setattr(owner, method, deadly)
+probe(model, ["a red circle", "a blue square"], range(3), 3, out, batch=2)
+"""
+
+
+@pytest.mark.slow
+def test_a_probe_that_is_killed_and_resumed_ends_with_the_same_numbers(folder: str, tmp_path: Path) -> None:
+    """Killed while the cube is made, in the midst of sampling, between two resizes and before the status is written."""
+    undisturbed = probe(folder, PROMPTS, range(3), 3, tmp_path / "whole.zarr", batch=2)
+    out = tmp_path / "killed.zarr"
+    survived = []
+    # Making the cube writes 12 coordinates; one append makes 10 resizes, writes 9 arrays of rows, and then the status.
+    for where, count in (("create", 9), ("step", 2), ("write", 12 + 10 + 9), ("resize", 4)):
+        command = [sys.executable, "-c", KILLED, folder, str(out), where, str(count)]
+        done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        survived.append(spectra.open_cube(out).sizes["run"] if out.exists() else 0)
+    assert survived == [0, 0, 2, 2]
+    assert_same_numbers(probe(folder, PROMPTS, range(3), 3, out, batch=2), undisturbed)
+    assert spectra.validate(out) == 6
