@@ -1,0 +1,155 @@
+"""Generate pictures with a trained adapter."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from adapt import state
+from adapt.methods import CONFIG_FILE, load_adapter
+from adapt.task import Progress, silent
+from spectra.errors import UserError
+
+LONGEST = 40
+"""Letters of a prompt that a file name keeps."""
+
+
+def sample(
+    run_or_adapter: Path | str,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    out: Path | str,
+    *,
+    model: str | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    batch: int = 8,
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Write one PNG for each prompt and seed, `0000-a-red-circle-seed0.png` and so on, into the folder `out`.
+
+    Args:
+        run_or_adapter: a run directory, the adapter folder inside it, or an adapter folder on its own (give `model`).
+        prompts: what to draw; every seed for every prompt.
+        model: the model to draw with; default: that of the run.
+        steps, guidance: default: those of the run's own pictures, else 20 and 3.
+
+    Raises:
+        UserError: no adapter there, one that belongs to another model, nothing to draw, or nowhere to write.
+    """
+    prompts, seeds = list(prompts), list(seeds)
+    _check_request(prompts, seeds, steps, guidance)
+    adapter, record = find_adapter(Path(run_or_adapter))
+    settings: dict[str, Any] = record.get("config", {}) if record else {}
+    pipe = _open(adapter, record, model)
+    return _draw(
+        pipe, prompts, seeds, _writable(Path(out)), batch, progress or silent,
+        steps=steps or settings.get("sample_steps", 20),
+        guidance=settings.get("guidance", 3.0) if guidance is None else guidance,
+    )  # fmt: skip
+
+
+def find_adapter(path: Path) -> tuple[Path, dict[str, Any] | None]:
+    """The PEFT folder of a run directory or an adapter folder, and the record of its run if there is one."""
+    if (path / CONFIG_FILE).is_file():
+        run = path.resolve().parent
+        inside = path.resolve().name == state.ADAPTER and (run / state.RECORD).is_file()
+        return path, state.read_record(run) if inside else None
+    if not path.is_dir():
+        raise UserError(f"{path} does not exist; give a run directory or an adapter folder")
+    record = state.read_record(path)
+    if not (path / state.ADAPTER / CONFIG_FILE).is_file():
+        raise UserError(f"the run {path} has no adapter; train it again")
+    return path / state.ADAPTER, record
+
+
+def file_name(index: int, prompt: str, seed: int) -> str:
+    """A name that is safe on every file system, whatever the prompt says."""
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST].strip("-")
+    return f"{index:04d}-{words or 'picture'}-seed{seed}.png"
+
+
+def _check_request(prompts: list[str], seeds: list[int], steps: int | None, guidance: float | None) -> None:
+    if not prompts or not seeds:
+        raise UserError("nothing to draw; give at least one prompt and one seed")
+    if any(seed < 0 or seed >= 2**63 for seed in seeds):
+        raise UserError("a seed is a whole number from 0 to 2^63 - 1")
+    if steps is not None and steps < 1:
+        raise UserError(f"the number of sampler steps should be at least 1, got {steps}")
+    if guidance is not None and not 0 <= guidance < float("inf"):
+        raise UserError(f"the guidance scale should be a number of at least 0, got {guidance}")
+
+
+def _open(adapter: Path, record: dict[str, Any] | None, model: str | None) -> Any:
+    """The pipeline with the adapter attached; UserError where they do not belong together."""
+    from adapt.task import usable_device
+    from spectra.families import family_of
+    from spectra.models import load_pipeline, model_hash
+
+    name = model or (record or {}).get("model")
+    if name is None:
+        raise UserError(f"{adapter} does not say which model it belongs to; give the model")
+    pipe: Any = load_pipeline(name)
+    if record is not None and model_hash(pipe) != record["model_hash"]:
+        raise UserError(
+            f"the adapter {adapter} was trained on {record['model']!r} (hash {record['model_hash'][:12]}), and "
+            f"{name!r} is another model (hash {model_hash(pipe)[:12]}); give the model that it was trained on"
+        )
+    load_adapter(family_of(pipe).denoiser(pipe), adapter)
+    return pipe.to(usable_device())
+
+
+def _draw(
+    pipe: Any,
+    prompts: list[str],
+    seeds: list[int],
+    out: Path,
+    batch: int,
+    progress: Progress,
+    *,
+    steps: int,
+    guidance: float,
+) -> list[Path]:
+    from adapt.evaluate import generate, pictures
+
+    pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
+    written: list[Path] = []
+    for start in range(0, len(pairs), batch):
+        texts, chosen = (list(part) for part in zip(*pairs[start : start + batch], strict=True))
+        latents = generate(pipe, texts, chosen, steps=steps, guidance=guidance, batch=batch)
+        for (prompt, seed), picture in zip(pairs[start : start + batch], pictures(pipe, latents), strict=True):
+            written.append(_write(picture, out / file_name(len(written), prompt, seed)))
+        progress("sample", len(written), len(pairs))
+    return written
+
+
+def _writable(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            return out
+    except OSError as error:
+        raise UserError(f"cannot write pictures to {out}: {error.strerror}") from None
+
+
+def _write(picture: NDArray[np.uint8], path: Path) -> Path:
+    """A PNG, whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        Image.fromarray(picture).save(unfinished, format="PNG")
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path

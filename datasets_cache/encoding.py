@@ -1,0 +1,168 @@
+"""A folder of captioned pictures -> latents and text embeddings, each made once and kept by content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets_cache import store
+from datasets_cache.families import (
+    Conditioning,
+    encode_caption,
+    encode_pixels,
+    native_size,
+    text_identity,
+    vae_identity,
+)
+from datasets_cache.folder import Item, open_dataset
+from datasets_cache.picture import TRANSFORM, decode
+from spectra.errors import UserError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class CachedData:
+    """An encoded data set; row i of everything belongs to picture i."""
+
+    latents: Tensor
+    """(n, c, h, w) float32, as the denoiser sees them."""
+    conditioning: Conditioning
+    """Denoiser argument -> (n, ...) float32, one row a caption."""
+    empty: Conditioning
+    """Denoiser argument -> (1, ...) float32: the empty prompt, for caption dropout."""
+    captions: tuple[str, ...]
+    paths: tuple[Path, ...]
+    keys: tuple[str, ...]
+    """Content key of each picture (bytes, transform, autoencoder)."""
+    hits: int
+    misses: int
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def take(self, rows: list[int]) -> CachedData:
+        """The data set of the given rows, in that order."""
+        pick = torch.tensor(rows, dtype=torch.long)
+        return replace(
+            self,
+            latents=self.latents[pick],
+            conditioning={name: value[pick] for name, value in self.conditioning.items()},
+            captions=tuple(self.captions[i] for i in rows),
+            paths=tuple(self.paths[i] for i in rows),
+            keys=tuple(self.keys[i] for i in rows),
+        )
+
+
+class Encoder:
+    """A pipeline and a cache folder, with counts of what was found and what was made."""
+
+    def __init__(self, pipe: Any, cache: Path | None = None) -> None:
+        from spectra.models import call_defaults
+
+        self.pipe, self.cache = pipe, cache or store.cache_directory()
+        self.defaults = dict(call_defaults(pipe))
+        self.size = native_size(pipe)
+        self.vae, self.text = vae_identity(pipe), text_identity(pipe, self.defaults)
+        self.hits = self.misses = 0
+
+    def picture_key(self, data: bytes) -> str:
+        """Content key of a picture: its bytes, the transform, the size, the autoencoder."""
+        return _key(self.vae, TRANSFORM, str(self.size), data)
+
+    def latent(self, path: Path) -> tuple[str, Tensor]:
+        """Content key and latent (c, h, w) of a picture file, from the cache or encoded now."""
+        data = read_bytes(path)
+        key = self.picture_key(data)
+        return key, self._get("latents", key, lambda: self._encode_picture(data, path))["latent"]
+
+    def caption(self, text: str) -> Conditioning:
+        """Embeddings of a caption, from the cache or encoded now."""
+        key = _key(self.text, text.encode())
+        return self._get("text", key, lambda: _finite(encode_caption(self.pipe, text, self.defaults), repr(text)))
+
+    def _encode_picture(self, data: bytes, path: Path) -> Conditioning:
+        # One picture at a time: a latent must not depend, in its last bits, on what shared its batch.
+        pixels = torch.from_numpy(decode(data, self.size, str(path)).astype(np.float32) / 127.5 - 1)
+        return _finite({"latent": encode_pixels(self.pipe, pixels.permute(2, 0, 1)[None])[0].cpu()}, str(path))
+
+    def _get(self, kind: str, key: str, make: Callable[[], Conditioning]) -> Conditioning:
+        path = store.entry(self.cache, kind, key)
+        found = store.read(path)
+        if found is not None:
+            self.hits += 1
+            return {name: torch.from_numpy(array) for name, array in found.items()}
+        self.misses += 1
+        made = make()
+        store.write(path, {name: value.numpy() for name, value in made.items()})
+        return made
+
+
+def encode(
+    folder: Path | str, pipe: Any, cache_dir: Path | None = None, *, progress: Progress | None = None
+) -> CachedData:
+    """Encode a folder of captioned pictures for a pipeline, through the cache.
+
+    Args:
+        folder: pictures `x.png` with captions `x.txt`, or with a `metadata.jsonl`.
+        pipe: a diffusers pipeline; its autoencoder and text encoders do the work where the cache has no answer.
+        cache_dir: where to keep results; default `$SPECTRA_CACHE` or the user's cache folder.
+        progress: called with (pictures done, pictures in all).
+
+    Raises:
+        UserError: nothing to read, a damaged picture, values that are not finite, a cache that cannot be written.
+    """
+    items = open_dataset(folder)
+    encoder = Encoder(pipe, cache_dir)
+    pictures: list[tuple[str, Tensor]] = []
+    for done, item in enumerate(items, start=1):
+        pictures.append(encoder.latent(item.path))
+        if progress:
+            progress(done, len(items))
+    texts = {caption: encoder.caption(caption) for caption in dict.fromkeys(item.caption for item in items)}
+    return _collect(items, pictures, texts, encoder)
+
+
+def _collect(
+    items: list[Item], pictures: list[tuple[str, Tensor]], texts: dict[str, Conditioning], encoder: Encoder
+) -> CachedData:
+    empty = encoder.caption("")
+    return CachedData(
+        latents=torch.stack([latent for _, latent in pictures]),
+        conditioning={name: torch.stack([texts[item.caption][name] for item in items]) for name in empty},
+        empty={name: value[None] for name, value in empty.items()},
+        captions=tuple(item.caption for item in items),
+        paths=tuple(item.path for item in items),
+        keys=tuple(key for key, _ in pictures),
+        hits=encoder.hits,
+        misses=encoder.misses,
+    )
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture file; UserError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the picture {path}: {error.strerror}") from None
+
+
+def _finite(arrays: Conditioning, what: str) -> Conditioning:
+    if not all(bool(torch.isfinite(value).all()) for value in arrays.values()):
+        raise UserError(f"{what} encodes to values that are not finite; load the model in float32 or remove it")
+    return arrays
+
+
+def _key(*parts: str | bytes) -> str:
+    digest = sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()

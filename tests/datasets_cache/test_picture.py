@@ -1,0 +1,57 @@
+"""Pictures become pixels of the model's size, or a sentence."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datasets_cache.picture import decode
+from spectra.errors import UserError
+
+
+def as_bytes(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_a_picture_of_the_right_size_keeps_its_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(decode(as_bytes(Image.fromarray(pixels)), (8, 12), "x"), pixels)
+
+
+def test_a_wide_picture_is_cropped_at_its_centre_and_not_squeezed() -> None:
+    pixels = np.zeros((10, 30, 3), np.uint8)
+    pixels[:, 10:20] = 255
+    assert (decode(as_bytes(Image.fromarray(pixels)), (10, 10), "x") == 255).all()
+
+
+def test_transparent_is_white_whatever_colour_hides_there() -> None:
+    hidden = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert (decode(as_bytes(hidden), (4, 4), "x") == 255).all()
+
+
+def test_a_turned_photo_is_turned_back() -> None:
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[0] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = decode(as_bytes(Image.fromarray(pixels), "PNG", exif=exif), (4, 4), "x")
+    assert (turned[:, -1] == 255).all()
+    assert (turned[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "LA", "CMYK", "I;16"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    assert decode(as_bytes(Image.new(mode, (4, 4)), kind), (4, 4), "x").shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 60, 120])
+def test_a_torn_file_is_refused_by_name(keep: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    with pytest.raises(UserError, match=r"the picture folder/7\.png is"):
+        decode(as_bytes(Image.fromarray(noise))[:keep], (16, 16), "folder/7.png")
