@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import torch
@@ -56,6 +57,13 @@ def pipeline(model: str, vae_folder: Path, state_file: Path) -> DiffusionPipelin
     return pipe
 
 
+def promise_float32(folder: Path) -> None:
+    """Say float32 in the text encoders' configs: transformers opens in the stored type, diffusers in float32."""
+    for file in folder.glob("text_encoder*/config.json"):
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+
+
 def prefix_text_keys(folder: Path) -> None:
     """Name a plain CLIP text model's keys as every transformers version reads them (`text_model.` in front)."""
     file = folder / "text_encoder" / "model.safetensors"
@@ -76,6 +84,7 @@ def main() -> None:
     args = parser.parse_args()
     pipeline(args.model, args.vae, args.state).to(torch.float16).save_pretrained(args.out)
     prefix_text_keys(args.out)
+    promise_float32(args.out)
 
 
 if __name__ == "__main__":

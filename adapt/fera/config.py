@@ -1,0 +1,202 @@
+"""Settings of a FeRA adapter: everything that its gates need travels in `adapter_config.json`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from peft import PeftConfig
+from torch import nn
+
+from spectra.bands import FilterBank
+from spectra.errors import UserError
+
+PEFT_TYPE = "FERA"
+DEFAULT_BANDS = 4
+
+Floats = tuple[float, ...]
+
+
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
+
+
+@dataclass
+class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
+    """Configuration of FeRA; complete without a prior.
+
+    `num_experts` experts of rank `r` give an update of total rank `num_experts * r`; with uniform gates it is exactly
+    LoRA of that rank with `lora_alpha = alpha`.  What is left as None is filled in for the model at injection: `grid`
+    and `latent_argument` from the denoiser, `scales` as octaves on the grid, and `feature_mean`, `feature_std` (of the
+    log shares) from a model of pictures in noise.  `Prior.fera_config` fills them with measured values.
+
+    Raises UserError where a value is out of range or two of them contradict each other.
+    """
+
+    r: int = field(default=4, metadata=_help("Rank of each expert."))
+    num_experts: int = field(default=3, metadata=_help("Number of experts."))
+    target_modules: list[str] | str | None = field(
+        default=None, metadata=_help("Names, or endings of names, of Linear and Conv2d layers, or one regex.")
+    )
+    exclude_modules: list[str] | str | None = field(default=None, metadata=_help("Names to leave out."))
+    alpha: float | None = field(default=None, metadata=_help("The update is scaled by alpha / (r * num_experts)."))
+    dropout: float = field(default=0.0, metadata=_help("Dropout on the input of the experts."))
+    mode: str = field(default="exact", metadata=_help("'exact': all bands, this toolkit's filter bank."))
+    bands: int | None = field(default=None, metadata=_help("Number of frequency bands."))
+    scales: Floats | None = field(default=None, metadata=_help("Scales of the filter bank, in latent pixels."))
+    grid: tuple[int, int] | None = field(default=None, metadata=_help("Height and width of the latent."))
+    feature_mean: Floats | None = field(default=None, metadata=_help("Mean of the log shares, per band."))
+    feature_std: Floats | None = field(default=None, metadata=_help("Deviation of the log shares, per band."))
+    tau: float = field(default=0.7, metadata=_help("Temperature of the gates."))
+    router_hidden: int = field(default=64, metadata=_help("Hidden width of the router."))
+    router_start: dict[str, Any] | None = field(
+        default=None, metadata=_help("First weights of the router, w1 b1 w2 b2; None starts at random.")
+    )
+    latent_argument: str | None = field(default=None, metadata=_help("Argument of the denoiser that is the latent."))
+    provenance: dict[str, Any] | None = field(default=None, metadata=_help("Where the prior came from."))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.peft_type = PEFT_TYPE
+        self._tidy()
+        self._check_ranges()
+        self._check_bands()
+        self._check_start()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON holds them; the router's start is left out, its weights are saved as tensors."""
+        saved = dict(super().to_dict(), router_start=None)
+        return {key: sorted(value) if isinstance(value, set) else value for key, value in saved.items()}
+
+    @property
+    def total_rank(self) -> int:
+        """Rank of all experts together."""
+        return self.r * self.num_experts
+
+    @property
+    def scaling(self) -> float:
+        """Factor of the update, alpha over the total rank."""
+        return float(self.alpha or 0.0) / self.total_rank
+
+    def _tidy(self) -> None:
+        """Give JSON's lists the types that they were saved from."""
+        for name in ("scales", "feature_mean", "feature_std"):
+            values = getattr(self, name)
+            setattr(self, name, None if values is None else tuple(float(value) for value in values))
+        self.grid = None if self.grid is None else (int(self.grid[0]), int(self.grid[1]))
+        self.target_modules = _unique(self.target_modules)
+        self.exclude_modules = _unique(self.exclude_modules)
+
+    def _check_ranges(self) -> None:
+        for name in ("r", "num_experts", "router_hidden"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"FeraConfig: {name} is a whole number of at least 1, got {value!r}")
+        self.alpha = float(self.total_rank) if self.alpha is None else float(self.alpha)
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise UserError(f"FeraConfig: alpha is a number above 0, got {self.alpha}")
+        if not (math.isfinite(self.tau) and self.tau > 0):
+            raise UserError(f"FeraConfig: tau is a number above 0, got {self.tau}")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"FeraConfig: dropout lies in [0, 1), got {self.dropout}")
+        if self.mode != "exact":
+            raise UserError(f"FeraConfig: mode {self.mode!r} is not offered; the only mode is 'exact'")
+
+    def _check_bands(self) -> None:
+        if self.scales is not None:
+            bank = FilterBank(self.scales)
+            if self.bands not in (None, bank.bands):
+                raise UserError(f"FeraConfig: {len(bank.scales)} scales make {bank.bands} bands, not {self.bands}")
+            self.scales, self.bands = bank.scales, bank.bands
+        self.bands = DEFAULT_BANDS if self.bands is None else self.bands
+        if self.bands < 2:
+            raise UserError(f"FeraConfig: the router needs at least 2 bands to tell latents apart, got {self.bands}")
+        for name in ("feature_mean", "feature_std"):
+            values = getattr(self, name)
+            if values is not None and (len(values) != self.bands or not np.isfinite(values).all()):
+                raise UserError(f"FeraConfig: {name} needs {self.bands} finite numbers, one per band, got {values}")
+        if (self.feature_mean is None) != (self.feature_std is None):
+            raise UserError("FeraConfig: feature_mean and feature_std belong together; give both or neither")
+        if self.feature_mean is not None and self.scales is None:
+            raise UserError("FeraConfig: feature_mean describes certain bands; give their scales too")
+        if self.feature_std is not None and min(self.feature_std) <= 0:
+            raise UserError(f"FeraConfig: feature_std is above 0 in every band, got {self.feature_std}")
+
+    def _check_start(self) -> None:
+        if self.router_start is None:
+            return
+        assert self.bands is not None
+        wanted = router_shapes(self.bands, self.router_hidden, self.num_experts)
+        found = {name: np.shape(value) for name, value in self.router_start.items()}
+        if found != wanted:
+            raise UserError(f"FeraConfig: router_start has shapes {found}, this router needs {wanted}")
+
+
+def router_shapes(bands: int, hidden: int, experts: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the router's weights, by name."""
+    return {"w1": (hidden, bands), "b1": (hidden,), "w2": (experts, hidden), "b2": (experts,)}
+
+
+def config_from_json(saved: dict[str, Any], source: str) -> FeraConfig:
+    """The configuration that a file holds; UserError for keys that this version does not know."""
+    if saved.get("peft_type") != PEFT_TYPE:
+        raise UserError(f"{source} describes a {saved.get('peft_type')!r} adapter, not FeRA: load it with peft")
+    known = {item.name for item in fields(FeraConfig)}
+    unknown = sorted(set(saved) - known)
+    if unknown:
+        guess = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" (did you mean {guess[0]!r}?)" if guess else ""
+        raise UserError(f"{source} has unknown settings {', '.join(unknown)}{hint}; it may need a newer version")
+    return FeraConfig(**saved)
+
+
+def resolve(config: FeraConfig, model: nn.Module) -> FeraConfig:
+    """A copy of `config` with everything filled in that depends on the denoiser."""
+    grid = config.grid or _grid_of(model)
+    bands = config.bands or DEFAULT_BANDS
+    bank = FilterBank.octaves(bands, grid) if config.scales is None else FilterBank(config.scales)
+    mean, std = config.feature_mean, config.feature_std
+    if mean is None or std is None:
+        mean, std = blind_statistics(bank, grid)
+    return replace(config, grid=grid, scales=bank.scales, bands=bank.bands, feature_mean=mean, feature_std=std)
+
+
+def blind_statistics(bank: FilterBank, grid: tuple[int, int], levels: int = 64) -> tuple[Floats, Floats]:
+    """Mean and deviation of the log shares, per band, where nothing was measured.
+
+    Expected energies of (1 - t) s + t n over evenly spaced t, with n white noise and s a field whose power falls as
+    1/f, 1/f^2 or 1/f^3, all of unit variance per pixel: pictures of several textures that drown in noise along a
+    straight path.
+    """
+    h, w = grid
+    frequency = np.hypot(np.arange(h)[:, None] / (2 * h), np.arange(w) / (2 * w))
+    frequency[0, 0] = 1 / (2 * max(h, w))  # the mean counts as the slowest mode, else its energy were infinite
+    spectra = frequency ** -np.arange(1.0, 4.0)[:, None, None]
+    spectra /= spectra.mean((1, 2), keepdims=True)
+    squared = bank.transfer(h, w) ** 2
+    signal, noise = np.einsum("khw,shw->sk", squared, spectra), squared.sum((1, 2))
+    t = ((np.arange(levels) + 0.5) / levels)[:, None, None]
+    energy = ((1 - t) ** 2 * signal + t**2 * noise).reshape(-1, bank.bands)
+    logs = np.log(np.maximum(energy / energy.sum(1, keepdims=True), 1e-8))
+    return tuple(logs.mean(0).tolist()), tuple(np.maximum(logs.std(0), 1e-2).tolist())
+
+
+def _grid_of(model: nn.Module) -> tuple[int, int]:
+    size = getattr(getattr(model, "config", None), "sample_size", None)
+    if isinstance(size, int):
+        return size, size
+    if isinstance(size, list | tuple) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    raise UserError(
+        f"{type(model).__name__} does not say how large its latents are: "
+        "give FeraConfig(grid=(height, width)) in latent pixels"
+    )
+
+
+def _unique(names: Iterable[str] | str | None) -> list[str] | str | None:
+    """Names once each and in order, so that two saves of one adapter are the same bytes."""
+    return names if names is None or isinstance(names, str) else sorted(set(names))
