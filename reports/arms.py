@@ -1,0 +1,147 @@
+"""Arms: runs that differ in nothing but their training seed, and the cells in which two arms are paired."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from reports.runs import Run
+from reports.statistics import Array
+from spectra.errors import UserError
+
+METHODS = {"fera": "FeRA", "lora": "LoRA", "dora": "DoRA", "adalora": "AdaLoRA", "ia3": "IA3", "loha": "LoHa"}
+NO_PART_OF_AN_ARM = {"seed", "out", "name", "prior", "threads", "device", "cache", "overwrite"}
+"""Settings in which the runs of one arm may differ; whether there is a prior counts, its path does not."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs of one method and one configuration, by ascending training seed."""
+
+    label: str
+    method: str
+    prior: bool
+    runs: tuple[Run, ...]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The training seeds."""
+        return tuple(run.seed for run in self.runs)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration that the runs share."""
+        return {k: v for k, v in self.runs[0].config.items() if k not in NO_PART_OF_AN_ARM}
+
+    def mean_record(self, key: str) -> float:
+        """The mean over runs of a number of `run.json`; nan where it was not recorded."""
+        values = [run.record.get(key) for run in self.runs]
+        return float(np.mean([np.nan if v is None else float(v) for v in values]))
+
+    def errors(self, seeds: Sequence[int] | None = None, at: int = -1) -> Array:
+        """Validation error (seeds, level, sample) at evaluation `at`, averaged over noise draws."""
+        chosen = [run for run in self.runs if seeds is None or run.seed in seeds]
+        return np.stack([run.metrics.validation_error[at].mean("draw").values.astype(np.float64) for run in chosen])
+
+    def curves(self) -> tuple[Array, Array]:
+        """Training steps (evals,) and validation error (seeds, evals, sample), over levels and draws averaged."""
+        steps = self.runs[0].metrics.eval_step.values.astype(np.float64)
+        kept = [run.metrics.validation_error.mean(("level", "draw")).values.astype(np.float64) for run in self.runs]
+        shortest = min(len(curve) for curve in kept)
+        return steps[:shortest], np.stack([curve[:shortest] for curve in kept])
+
+    def energies(self, source: str = "adapter") -> Array:
+        """Band energies of the final latents (seeds, prompt, band): sums over channels, means over sampling seeds."""
+        chosen = [
+            run.evaluation.energy.sel(source=source).sum("channel").transpose("sample", "band") for run in self.runs
+        ]
+        return np.stack([by_prompt(run, energy.values) for run, energy in zip(self.runs, chosen, strict=True)])
+
+
+def by_prompt(run: Run, values: NDArray[np.floating[Any]]) -> Array:
+    """Means (prompt, ...) of values (sample, ...): pictures of one prompt are not independent of each other."""
+    prompts = [str(prompt) for prompt in run.evaluation.prompt.values]
+    places = [[i for i, prompt in enumerate(prompts) if prompt == one] for one in dict.fromkeys(prompts)]
+    return np.stack([values[place].astype(np.float64).mean(axis=0) for place in places])
+
+
+def arm_key(run: Run) -> str:
+    """What the runs of an arm have in common, as text."""
+    config = {k: v for k, v in run.config.items() if k not in NO_PART_OF_AN_ARM}
+    shared = [run.record["method"], run.record["prior"] is not None, run.record["steps"], config]
+    return json.dumps(shared, sort_keys=True, default=str)
+
+
+def plain_label(run: Run) -> str:
+    """The name of a method as people write it; FeRA says whether it had a prior."""
+    method = str(run.record["method"])
+    name = METHODS.get(method.lower(), method)
+    prior = run.record["prior"] is not None
+    if method.lower() == "fera":
+        return f"{name} {'with' if prior else 'without'} prior"
+    return f"{name} with prior" if prior else name
+
+
+def tell_apart(groups: Sequence[Sequence[Run]]) -> list[str]:
+    """Labels of groups that share a plain label: the settings in which they differ are added."""
+    plain = plain_label(groups[0][0])
+    if len(groups) == 1:
+        return [plain]
+    configs = [{"steps": g[0].record["steps"], **g[0].config} for g in groups]
+    keys = sorted({key for config in configs for key in config} - NO_PART_OF_AN_ARM)
+    keys = [key for key in keys if len({json.dumps(c.get(key), default=str, sort_keys=True) for c in configs}) > 1]
+    return [f"{plain} ({', '.join(f'{key} {config.get(key)}' for key in keys)})" for config in configs]
+
+
+def rank_of(arm: Arm) -> tuple[int, int, str]:
+    """The order of arms in a report: LoRA first, FeRA without and with prior last."""
+    order = {"lora": 0, "fera": 2}.get(arm.method.lower(), 1)
+    return order, int(arm.prior), arm.label
+
+
+def group(runs: Sequence[Run]) -> list[Arm]:
+    """Group runs into arms, in the order of the report."""
+    groups: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.seed, str(run.path))):
+        members = groups.setdefault(arm_key(run), [])
+        if members and members[-1].seed == run.seed:
+            raise UserError(
+                f"{members[-1].path} and {run.path} are the same arm with the same seed; leave one of them out."
+            )
+        members.append(run)
+    alike: dict[str, list[list[Run]]] = {}
+    for members in groups.values():
+        alike.setdefault(plain_label(members[0]), []).append(members)
+    arms = []
+    for same_label in alike.values():
+        for label, members in zip(tell_apart(same_label), same_label, strict=True):
+            record = members[0].record
+            arms.append(Arm(label, str(record["method"]), record["prior"] is not None, tuple(members)))
+    return sorted(arms, key=rank_of)
+
+
+def reference_of(arms: Sequence[Arm]) -> Arm | None:
+    """The arm that others are compared with: LoRA (the best, if several), else FeRA without prior; None if alone."""
+    lora = [arm for arm in arms if arm.method.lower() == "lora"]
+    if len(arms) < 2:
+        return None
+    if lora:
+        return min(lora, key=lambda arm: float(arm.errors().mean()))
+    bare = [arm for arm in arms if not arm.prior]
+    return (bare or list(arms))[0]
+
+
+def paired(a: Arm, b: Arm) -> tuple[Array, Array]:
+    """Final errors (seeds, level, sample) of two arms over the training seeds that both have.
+
+    Without a common seed each arm is first averaged over its seeds: one row, paired over samples alone.
+    """
+    common = sorted(set(a.seeds) & set(b.seeds))
+    if common:
+        return a.errors(common), b.errors(common)
+    return a.errors().mean(axis=0, keepdims=True), b.errors().mean(axis=0, keepdims=True)

@@ -1,0 +1,109 @@
+"""What the base model does while it generates, read from a cube: which bands are decided when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from reports.statistics import Array
+from spectra.analysis import emergence, shares
+from spectra.cube import open_cube
+from spectra.errors import UserError
+
+
+@dataclass(frozen=True)
+class Decided:
+    """When one band is decided: the step from which on its mean coherence stays at `DECIDED` or above; inf if never."""
+
+    band: int
+    step: float
+    low: float
+    high: float
+    noise_level: float
+    share: float
+    frequency: float
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model's runs in a cube, reduced to what the report shows."""
+
+    path: Path
+    cube: xr.Dataset
+    coherence: Array
+    shares: dict[str, Array]
+    spectrum: Array
+    decided: tuple[Decided, ...]
+    estimand: str
+
+    @property
+    def runs(self) -> int:
+        """Generated samples."""
+        return int(self.cube.sizes["run"])
+
+    @property
+    def prompts(self) -> int:
+        """Different prompts among them."""
+        return len(set(self.cube.prompt.values.tolist()))
+
+    @property
+    def steps(self) -> int:
+        """Scheduler steps per sample."""
+        return int(self.cube.sizes["step"]) - 1
+
+    @property
+    def guidance(self) -> tuple[float, ...]:
+        """The guidance scales that occur."""
+        return tuple(sorted({float(g) for g in self.cube.guidance_scale.values if np.isfinite(g)}))
+
+    @property
+    def low_to_high(self) -> bool:
+        """True when no band is decided before a lower one."""
+        steps = [band.step for band in self.decided]
+        return bool(np.isfinite(steps).all() and (np.diff(steps) >= 0).all())
+
+
+def base_runs(cube: xr.Dataset, path: Path) -> xr.Dataset:
+    """The runs of a cube that were generated without an adapter."""
+    if "adapter" in cube.coords:
+        plain = [str(name) in ("", "none", "None", "base", "nan") for name in cube.adapter.values]
+        cube = cube.isel(run=np.flatnonzero(plain))
+    if not cube.sizes.get("run"):
+        raise UserError(f"{path} holds no finished run of the base model; probe the model without an adapter.")
+    return cube
+
+
+def mean_shares(cube: xr.Dataset, signal: str) -> Array:
+    """Shares (step, band) of the energy of a signal, averaged over runs."""
+    return np.asarray(shares(cube, signal).mean("run", skipna=False).transpose("step", "band").values, np.float64)
+
+
+def when_decided(found: xr.Dataset, cube: xr.Dataset, share: Array) -> tuple[Decided, ...]:
+    """The bands of `spectra.analysis.emergence` one by one."""
+    step, low, high, level = (found[name].values.astype(float) for name in ("step", "low", "high", "noise_level"))
+    frequency = cube.frequency.values.astype(float)
+    return tuple(
+        Decided(band, step[band], low[band], high[band], level[band], share[-1, band], frequency[band])
+        for band in range(found.sizes["band"])
+    )
+
+
+def read_base(path: Path, model_hash: str) -> Base:
+    """Read the base model's part of a cube; UserError when the cube is of another model."""
+    cube = open_cube(path)
+    if str(cube.attrs.get("model_hash")) != model_hash:
+        raise UserError(
+            f"{path} is a cube of another model ({cube.attrs.get('model')}, {cube.attrs.get('model_hash')}) "
+            f"than the runs ({model_hash}); probe the model that was trained on."
+        )
+    cube = base_runs(cube, path).load()
+    present = [str(s) for s in cube.signal.values if str(s) in ("latent", "x0")]
+    share = {signal: mean_shares(cube, signal) for signal in present}
+    found = emergence(cube)
+    coherence = cube.coherence.mean("run").transpose("step", "band").values.astype(np.float64)
+    spectrum = cube.spectrum.sel(signal="latent").mean("run").transpose("step", "radius").values.astype(np.float64)
+    said = f"{found.attrs['estimand']}; {found.attrs['method']}"
+    return Base(path, cube, coherence, share, spectrum, when_decided(found, cube, share["latent"]), said)

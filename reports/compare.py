@@ -1,0 +1,184 @@
+"""What the report says in numbers: every comparison with its interval and its estimand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from reports.arms import Arm, paired
+from reports.statistics import CONFIDENCE, Array, Ratio, geometric_mean, ratio_of_means, steps_to
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Against:
+    """One arm against another; ratios below 1 favour `arm`."""
+
+    arm: Arm
+    other: Arm
+    error: Ratio
+    levels: tuple[Ratio, ...]
+    holding: int
+    steps: Ratio
+    reached: int
+    pairs: int
+    energy: tuple[Ratio, ...]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What the gates of one run do, as shares of their sum: level x expert, and three summaries of it."""
+
+    arm: Arm
+    seed: int
+    share: Array
+    over_levels: float
+    over_samples: float
+    effective: float
+
+
+def final_error(a: Arm, b: Arm) -> Ratio:
+    """Mean validation error of `a` over that of `b`, at the end of training."""
+    first, second = paired(a, b)
+    return ratio_of_means(
+        first.mean(axis=1), second.mean(axis=1),
+        "ratio of mean validation errors at the end of training, over all noise levels",
+    )  # fmt: skip
+
+
+def error_against_base(arm: Arm) -> Ratio:
+    """Mean validation error of an arm over that of the untrained model on the same grid."""
+    after, before = arm.errors().mean(axis=1), arm.errors(at=0).mean(axis=1)
+    return ratio_of_means(
+        after, before, "ratio of mean validation errors, trained over untrained, over all noise levels"
+    )
+
+
+def error_per_level(a: Arm, b: Arm, confidence: float = CONFIDENCE) -> tuple[Ratio, ...]:
+    """The same ratio at each noise level alone."""
+    first, second = paired(a, b)
+    estimand = "ratio of mean validation errors at one noise level, end of training"
+    return tuple(
+        ratio_of_means(first[:, level], second[:, level], estimand, confidence) for level in range(first.shape[1])
+    )
+
+
+def holding(a: Arm, b: Arm) -> int:
+    """At how many noise levels the difference holds when all levels are taken together (Bonferroni)."""
+    levels = a.errors().shape[1]
+    strict = error_per_level(a, b, 1 - (1 - CONFIDENCE) / levels)
+    return sum(ratio.differs for ratio in strict)
+
+
+def error_over_training(a: Arm, b: Arm) -> tuple[Array, list[Ratio]]:
+    """Training steps that both arms were evaluated at, and the ratio of their mean errors there."""
+    common = sorted(set(a.seeds) & set(b.seeds))
+    (steps, first), (others, second) = a.curves(), b.curves()
+    if common:
+        first, second = first[[a.seeds.index(s) for s in common]], second[[b.seeds.index(s) for s in common]]
+    else:
+        first, second = first.mean(axis=0, keepdims=True), second.mean(axis=0, keepdims=True)
+    shared = [step for step in steps if step in others]
+    estimand = "ratio of mean validation errors after so many steps, over all noise levels"
+    at = [(int(np.flatnonzero(steps == step)[0]), int(np.flatnonzero(others == step)[0])) for step in shared]
+    return np.array(shared), [ratio_of_means(first[:, i], second[:, j], estimand) for i, j in at]
+
+
+def speed(steps: Array, curve: Array, other_steps: Array, other: Array) -> float:
+    """Steps of `curve` to reach the final error of `other`, over the steps that `other` took itself."""
+    own = steps_to(other_steps, other, float(other[-1]))
+    return steps_to(steps, curve, float(other[-1])) / own if own > 0 else float("nan")
+
+
+def steps_to_target(a: Arm, b: Arm) -> tuple[Ratio, int, int]:
+    """Steps of `a` to reach `b`'s final error over `b`'s steps; how many pairs of seeds reach it, of how many.
+
+    Several seeds: geometric mean and Student's t over seeds, if all reach it. One seed: percentile
+    bootstrap over validation samples. No interval where a curve never reaches the target.
+    """
+    common = sorted(set(a.seeds) & set(b.seeds))
+    (steps, first), (others, second) = a.curves(), b.curves()
+    samples = first.shape[2]
+    pairs = [(first[a.seeds.index(s)], second[b.seeds.index(s)]) for s in common]
+    ratios = np.array([speed(steps, x.mean(axis=1), others, y.mean(axis=1)) for x, y in pairs])
+    reached = int(np.isfinite(ratios).sum())
+    estimand = "ratio of training steps to the other arm's final mean validation error, linear between evaluations"
+    none = Ratio(float("nan"), float("nan"), float("nan"), len(common), samples, estimand)
+    if not pairs or reached < len(pairs) or not (ratios > 0).all():
+        return none, reached, len(pairs)
+    if len(pairs) > 1:
+        return geometric_mean(ratios, samples, f"geometric mean over seeds of the {estimand}"), reached, len(pairs)
+    x, y = pairs[0]
+    draws = np.random.default_rng(0).integers(samples, size=(RESAMPLES, samples))
+    drawn = np.array([speed(steps, x[:, d].mean(axis=1), others, y[:, d].mean(axis=1)) for d in draws])
+    low, high = np.quantile(np.where(np.isfinite(drawn), drawn, np.inf), [0.025, 0.975])
+    if not np.isfinite(high):
+        low, high = float("nan"), float("nan")
+    return Ratio(float(ratios[0]), float(low), float(high), 1, samples, estimand), reached, 1
+
+
+def energy_ratio(a: Array, b: Array, what: str) -> tuple[Ratio, ...]:
+    """Per band, mean energy of `a` over that of `b`; both (seeds, prompt, band)."""
+    estimand = f"ratio of mean band energies, {what}"
+    return tuple(ratio_of_means(a[..., k], b[..., k], estimand) for k in range(a.shape[-1]))
+
+
+def to_heldout(arm: Arm, source: str = "adapter") -> tuple[Ratio, ...]:
+    """Per band, energy of an arm's pictures over that of the held-out pictures; 1 is a perfect match."""
+    made, real = arm.energies(source), arm.energies("reference")
+    if source == "base":
+        made, real = made[:1], real[:1]
+    return energy_ratio(made, real, "generated over held-out pictures of the same captions")
+
+
+def spectral_distance(ratios: Sequence[Ratio]) -> float:
+    """Mean over bands of `|log ratio of mean energies|`; 0 is a perfect match."""
+    return float(np.mean([abs(np.log(ratio.value)) for ratio in ratios]))
+
+
+def against(arm: Arm, other: Arm) -> Against:
+    """Everything that is compared between two arms."""
+    steps, reached, pairs = steps_to_target(arm, other)
+    common = sorted(set(arm.seeds) & set(other.seeds))
+    made, theirs = arm.energies(), other.energies()
+    if common:
+        made, theirs = made[[arm.seeds.index(s) for s in common]], theirs[[other.seeds.index(s) for s in common]]
+    else:
+        made, theirs = made.mean(axis=0, keepdims=True), theirs.mean(axis=0, keepdims=True)
+    energy = energy_ratio(made, theirs, "pictures of one arm over those of the other")
+    levels, hold = error_per_level(arm, other), holding(arm, other)
+    return Against(arm, other, final_error(arm, other), levels, hold, steps, reached, pairs, energy)
+
+
+def gates_of(arm: Arm) -> list[Gates]:
+    """The gates at the end of training of every run of a FeRA arm; empty for other methods."""
+    found = []
+    for run in arm.runs:
+        if "gates" not in run.metrics:
+            continue
+        gates = run.metrics.gates[-1].values.astype(np.float64)
+        share = gates / np.maximum(gates.sum(axis=-1, keepdims=True), 1e-12)
+        mean = share.mean(axis=1)
+        overall = mean.mean(axis=0)
+        entropy = -(overall * np.log(np.maximum(overall, 1e-12))).sum()
+        between, within = float((mean.max(axis=0) - mean.min(axis=0)).mean()), float(share.std(axis=1).mean())
+        found.append(Gates(arm, run.seed, mean, between, within, float(np.exp(entropy))))
+    return found
+
+
+def comparisons(arms: Sequence[Arm], reference: Arm | None) -> list[Against]:
+    """Every arm against the reference, then FeRA with prior against FeRA without, most wanted first."""
+    if reference is None:
+        return []
+    order = sorted((arm for arm in arms if arm is not reference), key=lambda arm: (not arm.prior, arm.label))
+    found = [against(arm, reference) for arm in order]
+    with_prior = [arm for arm in arms if arm.prior]
+    for arm in with_prior:
+        twins = [
+            b for b in arms if not b.prior and b.method == arm.method and b.config == arm.config and b is not reference
+        ]
+        found += [against(arm, twin) for twin in twins]
+    return found

@@ -1,0 +1,81 @@
+"""Runs become arms: equal but for the seed, told apart by what differs, paired over what they share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reports.arms import group, paired, reference_of
+from reports.runs import read_runs
+from spectra.errors import UserError
+from tests.reports.fixtures import write_run
+
+
+def test_seeds_of_one_configuration_are_one_arm(three_arms: list[Path]) -> None:
+    arms = group(read_runs(three_arms))
+    assert [arm.label for arm in arms] == ["LoRA", "FeRA without prior", "FeRA with prior"]
+    assert {arm.seeds for arm in arms} == {(0, 1, 2)}
+
+
+def test_the_order_of_the_folders_does_not_matter(three_arms: list[Path]) -> None:
+    there, back = group(read_runs(three_arms)), group(read_runs(three_arms[::-1]))
+    assert [[run.path for run in arm.runs] for arm in there] == [[run.path for run in arm.runs] for arm in back]
+
+
+def test_arms_of_one_method_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    made = [
+        write_run(tmp_path / f"lr{i}", samples=4, effect=0.5 - 0.05 * i, config={"lr": lr})
+        for i, lr in enumerate((0.002, 0.008))
+    ]
+    arms = group(read_runs(made))
+    assert [arm.label for arm in arms] == ["LoRA (lr 0.002)", "LoRA (lr 0.008)"]
+    reference = reference_of(arms)
+    assert reference is not None
+    assert reference.label == "LoRA (lr 0.008)"
+
+
+def test_places_of_files_make_no_arms(tmp_path: Path) -> None:
+    made = [
+        write_run(tmp_path / f"{i}", "fera", True, seed=i, samples=4, config={"prior": f"prior-{i}.json", "threads": i})
+        for i in range(2)
+    ]
+    assert [arm.label for arm in group(read_runs(made))] == ["FeRA with prior"]
+
+
+def test_the_same_arm_and_seed_twice_is_refused(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / name, samples=4) for name in "ab"]
+    with pytest.raises(UserError, match="same arm with the same seed"):
+        group(read_runs(made))
+
+
+def test_without_lora_the_arm_without_prior_is_the_reference(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / f"{prior}", "fera", prior, samples=4) for prior in (True, False)]
+    reference = reference_of(group(read_runs(made)))
+    assert reference is not None
+    assert reference.label == "FeRA without prior"
+
+
+def test_arms_are_paired_over_common_seeds_only(tmp_path: Path) -> None:
+    lora = [write_run(tmp_path / f"l{seed}", seed=seed, samples=4) for seed in (0, 1, 2)]
+    fera = [write_run(tmp_path / f"f{seed}", "fera", seed=seed, samples=4) for seed in (2, 1, 5)]
+    first, second = group(read_runs(lora + fera))
+    a, b = paired(first, second)
+    assert a.shape == b.shape == (2, 8, 4)
+    np.testing.assert_array_equal(a, first.errors()[[1, 2]])
+    np.testing.assert_array_equal(b, second.errors()[[0, 1]])
+
+
+def test_without_common_seeds_means_over_seeds_are_paired_by_sample(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / "l", seed=0, samples=4), write_run(tmp_path / "f", "fera", seed=3, samples=4)]
+    a, b = paired(*group(read_runs(made)))
+    assert a.shape == b.shape == (1, 8, 4)
+
+
+def test_pictures_of_one_prompt_count_once(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "l", samples=4, prompts=["same", "same", "other", "third"])
+    (arm,) = group(read_runs([run]))
+    energies = arm.runs[0].evaluation.energy.sel(source="adapter").sum("channel").values
+    assert arm.energies().shape == (1, 3, 4)
+    np.testing.assert_allclose(arm.energies()[0, 0], energies[:2].mean(axis=0), rtol=1e-5)
