@@ -69,7 +69,7 @@ def metrics(task: Task, losses: Tensor, validations: Mapping[int, Validation]) -
     coords = {
         "step": np.arange(1, len(losses) + 1),
         "eval_step": np.array(list(validations)),
-        "noise_level": ("level", level.numpy()),
+        "noise_level": ("level", task.objective.noise_weight(level).numpy()),
         "log_snr": ("level", task.objective.log_snr(level).numpy()),
     }
     return xr.Dataset(data, coords=coords, attrs={"objective": task.objective.name})

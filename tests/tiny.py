@@ -31,36 +31,65 @@ def tokenizer(length: int = 16) -> CLIPTokenizer:
 def text_config(width: int = 32, length: int = 16) -> CLIPTextConfig:
     vocabulary = len(tokenizer())
     return CLIPTextConfig(
-        vocab_size=vocabulary, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=length, projection_dim=width, bos_token_id=vocabulary - 2, eos_token_id=vocabulary - 1,
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=length,
+        projection_dim=width,
+        bos_token_id=vocabulary - 2,
+        eos_token_id=vocabulary - 1,
         pad_token_id=vocabulary - 1,
-    )  # fmt: skip
+    )
 
 
 def autoencoder() -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(8, 8, 8), layers_per_block=1, latent_channels=4, norm_num_groups=4, sample_size=64,
-        down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-        mid_block_add_attention=False, scaling_factor=1.0, shift_factor=0.0, force_upcast=False,
-    )  # fmt: skip
+        block_out_channels=(8, 8, 8),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=64,
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        mid_block_add_attention=False,
+        scaling_factor=1.0,
+        shift_factor=0.0,
+        force_upcast=False,
+    )
 
 
 def tiny_sd(prediction_type: str = "v_prediction", seed: int = 0) -> StableDiffusionPipeline:
     """A random Stable Diffusion pipeline."""
     torch.manual_seed(seed)
     unet = UNet2DConditionModel(
-        sample_size=16, block_out_channels=(16, 16), layers_per_block=1, norm_num_groups=4, cross_attention_dim=32,
-        attention_head_dim=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        sample_size=16,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=32,
+        attention_head_dim=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-    )  # fmt: skip
+    )
     scheduler = DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2", prediction_type=prediction_type, timestep_spacing="trailing", clip_sample=False,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type=prediction_type,
+        timestep_spacing="trailing",
+        clip_sample=False,
         steps_offset=1,
-    )  # fmt: skip
+    )
     pipe = StableDiffusionPipeline(
-        vae=autoencoder(), text_encoder=CLIPTextModel(text_config()), tokenizer=tokenizer(), unet=unet, scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=autoencoder(),
+        text_encoder=CLIPTextModel(text_config()),
+        tokenizer=tokenizer(),
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -69,16 +98,29 @@ def tiny_sd3(seed: int = 0) -> StableDiffusion3Pipeline:
     """A random Stable Diffusion 3 pipeline without T5."""
     torch.manual_seed(seed)
     transformer = SD3Transformer2DModel(
-        sample_size=16, patch_size=2, in_channels=4, out_channels=4, num_layers=2, attention_head_dim=16,
-        num_attention_heads=2, joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64,
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=64,
+        caption_projection_dim=32,
+        pooled_projection_dim=64,
         pos_embed_max_size=16,
-    )  # fmt: skip
+    )
     pipe = StableDiffusion3Pipeline(
-        transformer=transformer, scheduler=FlowMatchEulerDiscreteScheduler(), vae=autoencoder(),
-        text_encoder=CLIPTextModelWithProjection(text_config()), tokenizer=tokenizer(),
-        text_encoder_2=CLIPTextModelWithProjection(text_config()), tokenizer_2=tokenizer(),
-        text_encoder_3=None, tokenizer_3=None,
-    )  # fmt: skip
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=autoencoder(),
+        text_encoder=CLIPTextModelWithProjection(text_config()),
+        tokenizer=tokenizer(),
+        text_encoder_2=CLIPTextModelWithProjection(text_config()),
+        tokenizer_2=tokenizer(),
+        text_encoder_3=None,
+        tokenizer_3=None,
+    )
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -34,6 +34,8 @@ class Objective:
     """timestep -> the scheduler's sigma."""
     timestep_of: Callable[[Tensor], Tensor]
     """sigma -> timestep."""
+    noise_weight: Callable[[Tensor], Tensor]
+    """sigma -> weight of the noise in the state x = a x0 + b noise: what a cube calls `noise_level`."""
     log_snr: Callable[[Tensor], Tensor]
     """sigma -> log signal-to-noise ratio."""
     weight: Callable[[Tensor], Tensor]
@@ -69,6 +71,7 @@ def _denoising(scheduler: Any, gamma: float | None) -> Objective:
         target=lambda x0, noise, t: denoising.target(x0, noise, t, bars, kind),
         noise_level=lambda t: denoising.noise_level(t, bars),
         timestep_of=lambda level: denoising.timestep_of(level, bars),
+        noise_weight=lambda level: (1 + level.square().reciprocal()).rsqrt(),
         log_snr=lambda level: -2 * level.log(),
         weight=lambda t: torch.ones(len(t)) if gamma is None else denoising.min_snr_weight(t, bars, gamma, kind),
     )
@@ -86,6 +89,7 @@ def _flow(scheduler: Any) -> Objective:
         target=lambda x0, noise, t: flow.target(x0, noise),
         noise_level=lambda t: flow.noise_level(t, steps),
         timestep_of=lambda level: flow.timestep_of(level, steps),
+        noise_weight=lambda level: level,
         log_snr=lambda level: 2 * ((1 - level) / level).log(),
         weight=lambda t: torch.ones(len(t)),
     )

@@ -79,7 +79,8 @@ def test_metrics_are_labelled_and_finite(method: str) -> None:
     assert metrics.validation_error.shape == (3, 3, 2, 2)
     assert metrics.eval_step.values.tolist() == [0, 2, 4]
     assert (np.diff(metrics.noise_level) > 0).all()
-    np.testing.assert_allclose(metrics.log_snr, -2 * np.log(metrics.noise_level), rtol=1e-6)
+    b2 = metrics.noise_level.values**2  # the state is a x0 + b noise with a^2 + b^2 = 1
+    np.testing.assert_allclose(metrics.log_snr, np.log((1 - b2) / b2), rtol=1e-6)
     assert all(np.isfinite(metrics[name]).all() for name in metrics.data_vars)
     assert ("gates" in metrics) == (method == "fera")
     if method == "fera":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -64,6 +65,15 @@ def promise_float32(folder: Path) -> None:
         file.write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
 
 
+def share_autoencoder(folder: Path, owner: Path) -> None:
+    """Let two models in one parent folder hold one autoencoder: the second's weights become a link to the first's."""
+    name = Path("vae") / "diffusion_pytorch_model.safetensors"
+    if (folder / name).read_bytes() != (owner / name).read_bytes():
+        raise SystemExit(f"{folder} and {owner} have different autoencoders")
+    (folder / name).unlink()
+    (folder / name).symlink_to(Path("../..") / owner.name / name)
+
+
 def prefix_text_keys(folder: Path) -> None:
     """Name a plain CLIP text model's keys as every transformers version reads them (`text_model.` in front)."""
     file = folder / "text_encoder" / "model.safetensors"
@@ -81,10 +91,14 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--share-vae", type=Path, help="sibling model folder whose autoencoder is the same")
     args = parser.parse_args()
+    shutil.rmtree(args.out, ignore_errors=True)
     pipeline(args.model, args.vae, args.state).to(torch.float16).save_pretrained(args.out)
     prefix_text_keys(args.out)
     promise_float32(args.out)
+    if args.share_vae:
+        share_autoencoder(args.out, args.share_vae)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,205 @@
+"""What all commands share: errors as one sentence, JSON on stdout, progress on stderr, and small parsers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from spectra.errors import UserError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, for scripts.")]
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(phase, done, total)`."""
+
+PHASES = {
+    "encode": "reading the pictures",
+    "train": "training",
+    "validate": "measuring on held-out pictures",
+    "sample": "generating pictures",
+}
+
+BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
+# Libraries whose warnings speak of their own future and not of what the user asked for.
+TALKATIVE = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers|xarray|zarr)(\..*)?"
+
+
+def application(help_text: str) -> typer.Typer:
+    """A typer application that leaves errors to `run` and shows its help when it is called bare."""
+    app = typer.Typer(help=help_text, add_completion=False, pretty_exceptions_enable=False)
+
+    @app.callback(invoke_without_command=True)
+    def bare(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            typer.echo(context.get_help())
+
+    bare.__doc__ = help_text
+    return app
+
+
+def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 for bad input, 130 for ctrl-C, 1 for a fault of this program.
+
+    Every failure is one sentence on stderr; SPECTRA_DEBUG=1 shows where it came from.
+    """
+    debug = os.environ.get("SPECTRA_DEBUG") == "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    if argv is None:
+        sys.argv[0] = name  # runs record how they were called: by the command's name, not by where it is installed
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.filterwarnings("ignore", module=TALKATIVE)
+        try:
+            code = typer.main.get_command(app).main(argv, prog_name=name, standalone_mode=False)
+        except (Exception, KeyboardInterrupt) as error:
+            if debug and not isinstance(error, typer.TyperException):
+                raise
+            return _fail(name, error)
+    if code == INTERRUPTED:
+        return _fail(name, KeyboardInterrupt())
+    return code if isinstance(code, int) else 0
+
+
+def _fail(name: str, error: BaseException) -> int:
+    code, text = explain(name, error)
+    print(f"{name}: {sentence(text)}", file=sys.stderr)
+    return code
+
+
+def explain(name: str, error: BaseException) -> tuple[int, str]:
+    """Exit code and words for an error."""
+    match error:
+        case UserError():
+            return BAD_INPUT, str(error)
+        case KeyboardInterrupt() | typer.Abort():
+            return INTERRUPTED, "stopped by the keyboard; what was finished is kept"
+        case typer.TyperException():
+            return BAD_INPUT, _usage(name, error)
+        case OSError(filename=str() as path):
+            return BAD_INPUT, f"cannot use {path}: {error.strerror or error}"
+    return BUG, (
+        f"a fault of this program, not of your input ({type(error).__name__}: {error}); "
+        "set SPECTRA_DEBUG=1 to see where it happened"
+    )
+
+
+def _usage(name: str, error: typer.TyperException) -> str:
+    """Typer's words as a clause, and where to look."""
+    context = getattr(error, "ctx", None)
+    message = re.sub(
+        r"\.? \(?(Did you mean|Possible options:) ([^)?]*)[)?]*$", r" (perhaps \2)", error.format_message()
+    )
+    return f"{message.rstrip('.')}; `{context.command_path if context else name} --help` shows what there is"
+
+
+def sentence(text: str) -> str:
+    """One line that ends in a full stop and holds no control characters, whatever names it quotes."""
+    line = " ".join(printable(text).split())
+    return line if line.endswith((".", "?", "!")) else f"{line}."
+
+
+def printable(text: str) -> str:
+    """Untrusted text for a terminal: control characters (escape sequences too) become spaces."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", " ", text)
+
+
+def count(number: int, thing: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def emit(document: Any) -> None:
+    """Print one JSON document; numbers that JSON cannot say become null."""
+    print(json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0:8`, `3`, `1,4,7` or a mixture -> seeds. The end of a range is not in it, as in Python."""
+    seeds = [seed for part in text.split(",") for seed in _seed_range(part.strip(), text)]
+    if len(set(seeds)) != len(seeds):
+        raise UserError(f"--seeds {text!r} names a seed twice")
+    return seeds
+
+
+def _seed_range(part: str, text: str) -> range:
+    found = re.fullmatch(r"(\d{1,18})(?::(\d{1,18}))?", part)
+    if not found:
+        raise UserError(f"--seeds {text!r} is not understood; write 0:8 for eight seeds, or 1,4,7")
+    start = int(found[1])
+    seeds = range(start, int(found[2]) if found[2] else start + 1)
+    if not 0 < len(seeds) <= 1_000_000:
+        raise UserError(f"--seeds {text!r} holds {len(seeds)} seeds; write START:END with END above START")
+    return seeds
+
+
+def collect_prompts(given: Sequence[str] | None, file: Path | None) -> list[str]:
+    """Prompts from options and from a file with one prompt a line (empty lines are skipped)."""
+    prompts = [*(given or []), *(_lines(file) if file else [])]
+    if not prompts:
+        raise UserError("there is no prompt; give --prompt TEXT (as often as you like) or --prompts FILE")
+    return prompts
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text; save it as UTF-8, one prompt a line") from error
+    except OSError as error:
+        raise UserError(f"cannot read the prompts in {file}: {error.strerror}") from error
+    if not any(lines):
+        raise UserError(f"{file} holds no prompt; write one a line")
+    return [line for line in lines if line]
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Progress]:
+    """A progress bar on stderr, if that is a terminal.
+
+    With SPECTRA_PROGRESS=lines each step is one JSON line instead, for programs that show their own bar.
+    """
+    if os.environ.get("SPECTRA_PROGRESS") == "lines":
+        yield _progress_line
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TextColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), *bar_columns())
+    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+        task = bars.add_task(what, total=None, now="")
+        yield lambda phase, done, total: bars.update(task, completed=done, total=total, now=PHASES.get(phase, phase))
+
+
+def bar_columns() -> tuple[Any, ...]:
+    """Columns of every bar here: how far, for how long, and what is being done in words (the field `now`)."""
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+    return BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[now]}", markup=False)
+
+
+def _progress_line(phase: str, done: int, total: int) -> None:
+    print(json.dumps({"phase": phase, "done": done, "total": total}), file=sys.stderr, flush=True)

@@ -1,0 +1,105 @@
+"""What `spectra show` prints: one row per band, and a figure."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli.common import count, printable
+from spectra.errors import UserError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from rich.table import Table
+
+
+def heading(cube: xr.Dataset) -> dict[str, Any]:
+    """What was probed, in a few facts."""
+    guidance = sorted({float(scale) for scale in cube.guidance_scale.values})
+    return {
+        "model": str(cube.attrs.get("model", "unknown")),
+        "model_hash": str(cube.attrs.get("model_hash", "unknown")),
+        "runs": cube.sizes["run"],
+        "prompts": len({str(prompt) for prompt in cube.prompt.values}),
+        "steps": cube.sizes["step"] - 1,
+        "guidance": guidance,
+    }
+
+
+def band_rows(cube: xr.Dataset, threshold: float) -> list[dict[str, Any]]:
+    """Per band: scales, frequency, share of the latent's energy at start and end, and when it is decided."""
+    from spectra.analysis import emergence, shares
+
+    if not cube.sizes["run"]:
+        raise UserError("this cube has no complete run; probe again to finish it")
+    share, decided = shares(cube).mean("run"), emergence(cube, threshold)
+    columns = {
+        "scale_low": cube.scale_low, "scale_high": cube.scale_high, "frequency": cube.frequency,
+        "share_start": share.isel(step=0), "share_end": share.isel(step=-1),
+        "decided": decided.step, "decided_low": decided.low, "decided_high": decided.high,
+        "noise_level": decided.noise_level,
+    }  # fmt: skip
+    values = {name: [float(value) for value in column.values] for name, column in columns.items()}
+    return [{"band": band, **{name: row[band] for name, row in values.items()}} for band in range(cube.sizes["band"])]
+
+
+def band_table(cube: xr.Dataset, rows: list[dict[str, Any]], threshold: float) -> Table:
+    """The rows as a table for people."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    facts = heading(cube)
+    sizes = ", ".join(count(facts[f"{thing}s"], thing) for thing in ("run", "prompt", "step"))
+    title = f"{printable(facts['model'])}: {sizes}"
+    guided = ", ".join(f"{scale:g}" for scale in facts["guidance"])
+    caption = (
+        "Decided: the step from which on the predicted clean sample agrees with the finished one in this band "
+        f"(cosine at least {threshold:g}), with a 95 % interval. Scales in latent pixels, frequency in cycles per "
+        f"latent pixel, guidance {guided}."
+    )
+    table = Table(title=escape(title), caption=caption)
+    for column in ("Band", "Scales", "Frequency", "Share at start", "Share at end", "Decided at step"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        name = f"{row['band']}" + {0: " low", len(rows) - 1: " high"}.get(row["band"], "")
+        shares = (f"{row['share_start']:.1%}", f"{row['share_end']:.1%}")
+        table.add_row(name, _scales(row), f"{row['frequency']:.3f}", *shares, _decided(row))
+    return table
+
+
+def _scales(row: dict[str, Any]) -> str:
+    low = "∞" if math.isinf(row["scale_low"]) else f"{row['scale_low']:.3g}"
+    return f"{low} to {row['scale_high']:.3g}"
+
+
+def _decided(row: dict[str, Any]) -> str:
+    step, low, high = (_step(row[name]) for name in ("decided", "decided_low", "decided_high"))
+    return step if step == "never" else f"{step} ({low} to {high})"
+
+
+def _step(value: float) -> str:
+    return f"{value:.0f}" if math.isfinite(value) else "never"
+
+
+def save_figure(cube: xr.Dataset, path: Path) -> Path:
+    """Draw the overview and write it, whole or not at all; the ending of the name says the format."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from spectra.plots import overview
+
+    scratch = path.with_name(f".{path.stem}.unfinished{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        overview(cube).savefig(scratch, dpi=150, bbox_inches="tight")
+        scratch.replace(path)
+    except ValueError as error:
+        raise UserError(f"cannot write the figure {path} ({error}); name it .png, .svg or .pdf") from error
+    except OSError as error:
+        raise UserError(
+            f"cannot write the figure {path}: {error.strerror}; choose another place with --figure"
+        ) from error
+    finally:
+        scratch.unlink(missing_ok=True)
+    return path
