@@ -115,6 +115,7 @@ def print_table(table: Table) -> None:
 
 
 def _model_table() -> Table:
+    from rich.markup import escape
     from rich.table import Table
 
     from spectra.models import MODELS
@@ -125,5 +126,5 @@ def _model_table() -> Table:
         table.add_column(column, overflow="fold", no_wrap=column in ("Name", "Memory"))
     for name, model in MODELS.items():
         place = "bundled" if model.bundled else model.source
-        table.add_row(name, place, model.family, model.licence, f"{model.memory:g} GB", model.note)
+        table.add_row(*map(escape, (name, place, model.family, model.licence, f"{model.memory:g} GB", model.note)))
     return table

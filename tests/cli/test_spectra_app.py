@@ -100,6 +100,7 @@ def test_by_default_the_figure_is_beside_the_cube(command: Command, probed: Path
 
 def test_models_are_listed_for_people_and_for_scripts(command: Command) -> None:
     table, rows = command("spectra", "models").out, json.loads(command("spectra", "models", "--json").out)
+    assert "FLUX.1 [dev]" in table  # square brackets are text, not markup
     assert {"mini", "mini-flow", "sd15", "sdxl", "sd3", "flux", "wan", "svd"} <= {row["name"] for row in rows}
     assert all(row["name"] in table for row in rows)
     assert "stabilityai/stable-diffusion-xl-base-1.0" in table
