@@ -13,7 +13,6 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adapt.record import versions
 from adapt.task import Progress, Task, silent
 from datasets_cache import store
 from datasets_cache.encoding import read_bytes
@@ -21,6 +20,7 @@ from datasets_cache.families import decode_latents, native_size
 from datasets_cache.picture import decode
 from spectra.bands import FilterBank, radial_spectrum, radii
 from spectra.models import call_defaults
+from spectra.provenance import versions
 
 SOURCES = ("base", "adapter", "reference")
 BANDS = 4

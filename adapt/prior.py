@@ -246,6 +246,8 @@ def _checked(saved: Mapping[str, Any], source: str) -> Prior:
 
 
 def _check_shapes(prior: Prior, bands: int) -> None:
+    from adapt.fera.config import router_shapes
+
     steps = len(prior.noise_level)
     numbers: dict[str, tuple[Any, tuple[int, ...]]] = {
         "grid": (prior.grid, (2,)),
@@ -256,8 +258,7 @@ def _check_shapes(prior: Prior, bands: int) -> None:
         "noise_level": (prior.noise_level, (steps,)),
         "gate_error": ([prior.gate_error, prior.gate_error_max], (2,)),
     }
-    hidden, experts = prior.hidden, prior.experts
-    shapes = {"w1": (hidden, bands), "b1": (hidden,), "w2": (experts, hidden), "b2": (experts,)}
+    shapes = router_shapes(bands, prior.hidden, prior.experts)
     if set(prior.router) != set(shapes):
         raise UserError(f"the router has weights {sorted(prior.router)} instead of {sorted(shapes)}")
     numbers |= {f"router {name}": (prior.router[name], shape) for name, shape in shapes.items()}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ from torch import Tensor
 from adapt.config import learning_rate
 from adapt.task import Task
 from adapt.validate import Validation
+from spectra.provenance import versions
 
-PACKAGES = ("spectra-adapt", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "xarray", "zarr")
 ROUTER = "fera."
 """Names of the router's weights begin so; they are trained, and are no part of the low-rank update."""
 
@@ -73,17 +71,6 @@ def metrics(task: Task, losses: Tensor, validations: Mapping[int, Validation]) -
         "log_snr": ("level", task.objective.log_snr(level).numpy()),
     }
     return xr.Dataset(data, coords=coords, attrs={"objective": task.objective.name})
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def peak_memory(device: torch.device) -> float:

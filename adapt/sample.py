@@ -18,6 +18,7 @@ from adapt import state
 from adapt.methods import CONFIG_FILE, load_adapter
 from adapt.task import Progress, silent
 from spectra.errors import UserError
+from spectra.models import check_steps, load_pipeline, model_hash, usable_device
 
 LONGEST = 40
 """Letters of a prompt that a file name keeps."""
@@ -50,10 +51,10 @@ def sample(
     _check_request(prompts, seeds, steps, guidance)
     adapter, record = find_adapter(Path(run_or_adapter))
     settings: dict[str, Any] = record.get("config", {}) if record else {}
-    pipe = _open(adapter, record, model)
+    pipe, steps = _open(adapter, record, model), steps or int(settings.get("sample_steps", 20))
+    check_steps(pipe, steps)
     return _draw(
-        pipe, prompts, seeds, _writable(Path(out)), batch, progress or silent,
-        steps=steps or settings.get("sample_steps", 20),
+        pipe, prompts, seeds, _writable(Path(out)), batch, progress or silent, steps=steps,
         guidance=settings.get("guidance", 3.0) if guidance is None else guidance,
     )  # fmt: skip
 
@@ -92,9 +93,7 @@ def _check_request(prompts: list[str], seeds: list[int], steps: int | None, guid
 
 def _open(adapter: Path, record: dict[str, Any] | None, model: str | None) -> Any:
     """The pipeline with the adapter attached; UserError where they do not belong together."""
-    from adapt.task import usable_device
     from spectra.families import family_of
-    from spectra.models import load_pipeline, model_hash
 
     name = model or (record or {}).get("model")
     if name is None:

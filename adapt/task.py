@@ -70,9 +70,10 @@ class Task:
 def prepare(config: TrainConfig, device: torch.device, progress: Progress = silent) -> Task:
     """Open the model, encode the data and attach a fresh adapter, whose start depends on the seed alone."""
     from spectra.families import family_of
-    from spectra.models import load_pipeline, model_hash
+    from spectra.models import check_steps, load_pipeline, model_hash
 
     pipe: Any = load_pipeline(config.model)
+    check_steps(pipe, config.sample_steps)
     family, identity = family_of(pipe), model_hash(pipe)
     prior = load_prior(config, identity)
     denoiser: Any = family.denoiser(pipe)
@@ -120,8 +121,3 @@ def split(data: CachedData) -> tuple[CachedData, CachedData]:
     order = sorted(range(len(data)), key=lambda row: (data.keys[row], data.captions[row]))
     count = max(1, len(data) // HELDOUT_SHARE)
     return data.take(sorted(order[count:])), data.take(sorted(order[:count]))
-
-
-def usable_device() -> torch.device:
-    """The accelerator that torch finds, else the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")

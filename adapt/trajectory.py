@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 SIGNAL = "latent"
-SMALLEST_SHARE = 1e-8  # below it a band counts as empty, as it does for the router
+SMALLEST_SHARE = 1e-8  # below it a band counts as empty, here and for the router, and its logarithm stays finite
 
 
 @dataclass(frozen=True)

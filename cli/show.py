@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def heading(cube: xr.Dataset) -> dict[str, Any]:
     """What was probed, in a few facts."""
-    guidance = sorted({float(scale) for scale in cube.guidance_scale.values})
+    guidance = sorted({float(scale) for scale in cube.guidance_scale.values if math.isfinite(scale)})
     return {
         "model": str(cube.attrs.get("model", "unknown")),
         "model_hash": str(cube.attrs.get("model_hash", "unknown")),
@@ -52,7 +52,7 @@ def band_table(cube: xr.Dataset, rows: list[dict[str, Any]], threshold: float) -
     facts = heading(cube)
     sizes = ", ".join(count(facts[f"{thing}s"], thing) for thing in ("run", "prompt", "step"))
     title = f"{printable(facts['model'])}: {sizes}"
-    guided = ", ".join(f"{scale:g}" for scale in facts["guidance"])
+    guided = ", ".join(f"{scale:g}" for scale in facts["guidance"]) or "none"
     caption = (
         "Decided: the step from which on the predicted clean sample agrees with the finished one in this band "
         f"(cosine at least {threshold:g}), with a 95 % interval. Scales in latent pixels, frequency in cycles per "

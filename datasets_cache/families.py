@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from spectra.errors import UserError
+from spectra.families import family_of
 from spectra.identity import base_weights, settings
 
 Conditioning = dict[str, Tensor]
@@ -62,15 +63,10 @@ def encoding_family(pipe: Any) -> EncodingFamily:
     raise UserError(f"cannot encode a data set for a {type(pipe).__name__} yet; known pipelines: {known}")
 
 
-def denoiser_of(pipe: Any) -> Any:
-    """The network that is trained: the pipeline's `transformer` or `unet`."""
-    found = getattr(pipe, "transformer", None)
-    return pipe.unet if found is None else found
-
-
 def native_size(pipe: Any) -> tuple[int, int]:
     """Picture size (h, w) in pixels that the denoiser was made for."""
-    size = denoiser_of(pipe).config.sample_size
+    denoiser: Any = family_of(pipe).denoiser(pipe)
+    size = denoiser.config.sample_size
     height, width = (size, size) if isinstance(size, int) else size
     return height * pipe.vae_scale_factor, width * pipe.vae_scale_factor
 

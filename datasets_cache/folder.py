@@ -75,13 +75,19 @@ def _from_text_files(folder: Path, pictures: list[Path]) -> list[Item]:
 
 
 def _read_caption(path: Path) -> str:
-    try:
-        caption = " ".join(path.read_text(encoding="utf-8").split())
-    except UnicodeDecodeError:
-        raise UserError(f"the caption {path} is not UTF-8 text; save it as UTF-8") from None
+    caption = " ".join(_read_text(path).split())
     if not caption:
         raise UserError(f"the caption {path} is empty; write what the picture shows")
     return caption
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"cannot read the captions in {path}: {error.strerror}") from None
 
 
 def _from_metadata(metadata: Path, pictures: list[Path]) -> list[Item]:
@@ -89,7 +95,7 @@ def _from_metadata(metadata: Path, pictures: list[Path]) -> list[Item]:
     if any(folder.glob("*.txt")):
         raise UserError(f"{folder} has both {METADATA} and caption files (*.txt); keep one of the two")
     captions: dict[Path, str] = {}
-    for number, line in enumerate(metadata.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(_read_text(metadata).splitlines(), start=1):
         if line.strip():
             name, caption = _metadata_row(metadata, number, line)
             if folder / name in captions:

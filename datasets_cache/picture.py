@@ -10,7 +10,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from spectra.errors import UserError
 
-TRANSFORM = "exif; alpha over white; cover, Lanczos; centre crop; v1"
+TRANSFORM = "exif; alpha over white; cover, Lanczos; centre crop; v2"
 """Part of every cache key: change it whenever `decode` gives other pixels."""
 
 
@@ -33,7 +33,14 @@ def decode(data: bytes, size: tuple[int, int], name: str) -> NDArray[np.uint8]:
 
 
 def _opaque(picture: Image.Image) -> Image.Image:
-    """RGB; what is transparent becomes white, not the hidden colour behind it."""
+    """RGB; what is transparent becomes white, not the hidden colour behind it.
+
+    Raises ValueError for numbers without a known range, which Pillow would clip at 255.
+    """
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"pixels of mode {picture.mode}")
     if not picture.has_transparency_data:
         return picture.convert("RGB")
     rgba = picture.convert("RGBA")

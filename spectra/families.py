@@ -33,7 +33,8 @@ class Family:
     `layout` maps the tensor that `scheduler.step` sees to `(b, c, h, w)` or `(b, c, t, h, w)`; an empty one means that
     it already is one of them. `grid` gives the sizes that a packed layout cannot tell, from the pipeline and the
     arguments of its call. `prediction_sign` is the sign that turns the denoiser's output into what the scheduler is
-    given. `denormalise` names the rule in `DENORMALISE` that takes plain latents to the VAE's decoder.
+    given. `denormalise` names the rule in `DENORMALISE` that takes plain latents to the VAE's decoder. `guidance_off`
+    is the guidance scale at which the pipeline does not guide: 0 where it counts what is added to the prediction.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Family:
     grid: Callable[[Any, Mapping[str, Any]], dict[str, int]] | None = None
     prediction_sign: int = 1
     denormalise: str = "scale_shift"
+    guidance_off: float = 1.0
 
     def denoiser(self, pipe: Any) -> nn.Module:
         """The network that predicts: the UNet or the transformer."""
@@ -191,7 +193,7 @@ FAMILIES: tuple[Family, ...] = (
     _packed("qwen-image", ("QwenImage",), "mean_std"),
     Family("lumina", ("LuminaPipeline",), prediction_sign=-1),
     Family("lumina2", ("Lumina2",), prediction_sign=-1),
-    Family("z-image", ("ZImage",), latent_argument="x", prediction_sign=-1),
+    Family("z-image", ("ZImage",), latent_argument="x", prediction_sign=-1, guidance_off=0.0),
     Family("hidream", ("HiDream",), prediction_sign=-1),
     Family("auraflow", ("AuraFlow",)),
     Family("pixart", ("PixArt",)),

@@ -12,6 +12,12 @@ INDEX = "model_index.json"
 # A component without weights is told by its class name; everything else is a network.
 WITHOUT_WEIGHTS = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "FeatureExtractor", "ImageProcessor")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# What a tokenizer's folder holds beside its vocabulary.
+NO_VOCABULARY = frozenset(
+    {"tokenizer_config.json", "config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"}
+)
+BYTES = ("ByT5", "Canine", "Perceiver")  # tokenizers that read bytes or letters have no vocabulary
+PAIRED = frozenset({"vocab.json", "tokenizer.json"})  # the first alone needs merges.txt beside it
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -57,6 +63,8 @@ def check_folder(folder: Path) -> None:
 def _check_component(part: Path, class_name: str) -> None:
     if not part.is_dir() or not any(part.iterdir()):
         raise UserError(f"{part.parent} is torn: its {part.name} ({class_name}) is missing; copy or download it again")
+    if "Tokenizer" in class_name and not class_name.startswith(BYTES):
+        _check_tokenizer(part)
     if class_name.endswith(WITHOUT_WEIGHTS):
         return
     if not (part / "config.json").is_file():
@@ -64,6 +72,15 @@ def _check_component(part: Path, class_name: str) -> None:
     read_json(part / "config.json")
     for file in weight_files(part):
         _check_weights(file)
+
+
+def _check_tokenizer(part: Path) -> None:
+    """transformers makes a tokenizer of two words, without a complaint, where the vocabulary is missing."""
+    names = {file.name for file in part.iterdir() if not file.name.startswith(".")}
+    wanted = {"tokenizer_config.json"} | ({"merges.txt"} if names & PAIRED == {"vocab.json"} else set())
+    lost = ["its vocabulary"] if names <= NO_VOCABULARY else sorted(wanted - names)
+    if lost:
+        raise UserError(f"{part.parent} is torn: {part.name} lacks {lost[0]}; copy or download it again")
 
 
 def weight_files(part: Path) -> list[Path]:

@@ -19,6 +19,7 @@ from spectra.errors import UserError
 from spectra.model_files import check_folder, components, read_index
 
 if TYPE_CHECKING:
+    import torch
     from diffusers import DiffusionPipeline
 
 ZOO = Path(__file__).parent / "zoo"
@@ -160,7 +161,7 @@ def load_pipeline(model: str | Path, **kwargs: Any) -> DiffusionPipeline:
     with quiet_libraries() as torn:
         pipe: Any = _open(folder, kwargs)
     if torn:
-        raise UserError(f"{folder} is torn: {one_line(ValueError(torn[0]))}; copy or download it again")
+        raise UserError(f"{folder} is torn: {_lost(torn[0])}; copy or download it again")
     pipe.set_progress_bar_config(disable=True)
     return cast("DiffusionPipeline", pipe)
 
@@ -183,19 +184,30 @@ def _open(folder: Path, kwargs: dict[str, Any]) -> Any:
         raise UserError(f"{folder} cannot be opened as {index['_class_name']}: {one_line(error)}") from error
 
 
-class _Watch(logging.Filter):
-    """Drops messages that mean nothing here, and keeps those that mean torn weights for the caller."""
+def _lost(message: str) -> str:
+    """Which weights were missing, from a warning of diffusers (one sentence) or of transformers (a table)."""
+    rows = re.findall(r"^(\S+)\s*\|\s*MISSING", message, re.MULTILINE)
+    owner = message.split(maxsplit=1)[0]
+    return f"{owner} lacks the weights {rows[0]}{_more(len(rows) - 1)}" if rows else one_line(ValueError(message))
 
-    def __init__(self) -> None:
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count else ""
+
+
+class _Watch(logging.Filter):
+    """Keeps messages that mean torn weights for the caller, and drops those that mean nothing or are not wanted."""
+
+    def __init__(self, torn: list[str], lowest: int) -> None:
         super().__init__()
-        self.torn: list[str] = []
+        self.torn, self.lowest = torn, lowest
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if TORN.search(message):
             self.torn.append(re.sub(r"\x1b\[\d+m", "", message))
             return False
-        return not HARMLESS.search(message)
+        return record.levelno >= self.lowest and not HARMLESS.search(message)
 
 
 @contextmanager
@@ -209,18 +221,25 @@ def quiet_libraries() -> Iterator[list[str]]:
 
     libraries = (diffusers_logging, transformers_logging)
     bars = [library.is_progress_bar_enabled() for library in libraries]
-    watch = _Watch()
-    handlers = [handler for name in ("diffusers", "transformers") for handler in logging.getLogger(name).handlers]
-    for library in libraries:
+    levels = [library.get_verbosity() for library in libraries]
+    torn: list[str] = []
+    watched = [
+        (handler, _Watch(torn, level))
+        for name, level in zip(("diffusers", "transformers"), levels, strict=True)
+        for handler in logging.getLogger(name).handlers
+    ]
+    for library, level in zip(libraries, levels, strict=True):
         library.disable_progress_bar()
-    for handler in handlers:
+        library.set_verbosity(min(level, logging.WARNING))  # else torn weights would go unnoticed
+    for handler, watch in watched:
         handler.addFilter(watch)
     try:
-        yield watch.torn
+        yield torn
     finally:
-        for handler in handlers:
+        for handler, watch in watched:
             handler.removeFilter(watch)
-        for library, shown in zip(libraries, bars, strict=True):
+        for library, shown, level in zip(libraries, bars, levels, strict=True):
+            library.set_verbosity(level)
             if shown:
                 library.enable_progress_bar()
 
@@ -235,6 +254,22 @@ def call_defaults(pipe: Any) -> dict[str, Any]:
     if not hasattr(pipe, "text_encoder_3") or pipe.text_encoder_3 is not None or transformer is None:
         return {}
     return {"max_sequence_length": 1} if transformer.config.joint_attention_dim < T5_WIDTH else {}
+
+
+def check_steps(pipe: Any, steps: int) -> None:
+    """Raise UserError for more sampler steps than a denoising model has noise levels; flows have no such limit."""
+    if not hasattr(getattr(pipe, "scheduler", None), "alphas_cumprod"):
+        return
+    levels = int(pipe.scheduler.config.num_train_timesteps)
+    if steps > levels:
+        raise UserError(f"{steps} sampler steps are too many: this model was trained on {levels} noise levels")
+
+
+def usable_device() -> torch.device:
+    """The accelerator that is there, else the CPU; torch may be built for one that this machine does not have."""
+    import torch
+
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def model_hash(model: Any) -> str:

@@ -17,7 +17,7 @@ from spectra.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-LIBRARIES = ("spectra-adapt", "torch", "diffusers", "transformers", "peft", "numpy", "xarray", "zarr")
+LIBRARIES = ("spectra-adapt", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "xarray", "zarr")
 UNKNOWN_SEED = -1
 
 
@@ -77,7 +77,7 @@ def labels(arguments: Mapping[str, Any], seeds: Seeds, count: int, adapter: str)
     negatives = _texts(arguments.get("negative_prompt"), len(prompts))
     seed, draw = seeds.per_sample(count)
     prompts, negatives = ([text for text in texts for _ in range(each)] for texts in (prompts, negatives))
-    return Labels(prompts, negatives, seed, draw, [_guidance(arguments)] * count, [adapter] * count)
+    return Labels(prompts, negatives, seed, draw, [guidance(arguments)] * count, [adapter] * count)
 
 
 def _prompts(arguments: Mapping[str, Any], count: int) -> list[str]:
@@ -96,7 +96,7 @@ def _texts(value: Any, count: int) -> list[str]:
     return [str(value or "")] * count
 
 
-def _guidance(arguments: Mapping[str, Any]) -> float:
+def guidance(arguments: Mapping[str, Any]) -> float:
     """The guidance scale of the call, NaN where the pipeline has none."""
     given = (arguments.get(name) for name in ("guidance_scale", "true_cfg_scale"))
     return next((float(value) for value in given if isinstance(value, int | float)), math.nan)
@@ -121,15 +121,15 @@ def scheduler_json(scheduler: Any) -> str:
     return json.dumps({"class": type(scheduler).__name__, **config}, sort_keys=True, default=str)
 
 
-def versions_json() -> str:
-    """Versions of Python and of the libraries that make the numbers."""
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that make the numbers, as far as they are installed."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return json.dumps(found)
+    return found
 
 
 def command() -> str:

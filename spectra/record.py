@@ -111,6 +111,12 @@ class Recorder:
         if self.stored is not None:
             cube.refuse(self.store, cube.differences(self.stored.identity(), now))
 
+    def arguments_of(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of a call of the pipeline with these, defaults included."""
+        parameters = inspect.signature(type(self.pipe).__call__).parameters.values()
+        defaults = {one.name: one.default for one in parameters if one.default is not one.empty}
+        return defaults | dict(arguments)
+
     def active_adapter(self) -> str:
         """The name that runs get: the one that was given, or those of PEFT's active adapters."""
         return self.adapter if self.adapter is not None else provenance.active_adapters(self.pipe)
@@ -273,7 +279,7 @@ def _notes(pipe: Any, attrs: Mapping[str, Any] | None) -> dict[str, str]:
     if taken:
         raise UserError(f"the attribute {taken[0]!r} belongs to the cube itself; choose another name")
     model = str(getattr(pipe, "name_or_path", "") or type(pipe).__name__)
-    return {"model": model, "versions": provenance.versions_json(), "command": provenance.command(), **own}
+    return {"model": model, "versions": json.dumps(provenance.versions()), "command": provenance.command(), **own}
 
 
 def _check_finite(latents: Any, name: str) -> None:

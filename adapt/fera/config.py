@@ -12,7 +12,8 @@ import numpy as np
 from peft import PeftConfig
 from torch import nn
 
-from spectra.bands import FilterBank
+from adapt.trajectory import SMALLEST_SHARE
+from spectra.bands import FilterBank, radius
 from spectra.errors import UserError
 
 PEFT_TYPE = "FERA"
@@ -173,7 +174,7 @@ def blind_statistics(bank: FilterBank, grid: tuple[int, int], levels: int = 64) 
     straight path.
     """
     h, w = grid
-    frequency = np.hypot(np.arange(h)[:, None] / (2 * h), np.arange(w) / (2 * w))
+    frequency = radius(h, w)
     frequency[0, 0] = 1 / (2 * max(h, w))  # the mean counts as the slowest mode, else its energy were infinite
     spectra = frequency ** -np.arange(1.0, 4.0)[:, None, None]
     spectra /= spectra.mean((1, 2), keepdims=True)
@@ -181,7 +182,7 @@ def blind_statistics(bank: FilterBank, grid: tuple[int, int], levels: int = 64) 
     signal, noise = np.einsum("khw,shw->sk", squared, spectra), squared.sum((1, 2))
     t = ((np.arange(levels) + 0.5) / levels)[:, None, None]
     energy = ((1 - t) ** 2 * signal + t**2 * noise).reshape(-1, bank.bands)
-    logs = np.log(np.maximum(energy / energy.sum(1, keepdims=True), 1e-8))
+    logs = np.log(np.maximum(energy / energy.sum(1, keepdims=True), SMALLEST_SHARE))
     return tuple(logs.mean(0).tolist()), tuple(np.maximum(logs.std(0), 1e-2).tolist())
 
 

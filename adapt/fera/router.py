@@ -21,10 +21,9 @@ from torch.utils.hooks import RemovableHandle
 
 from adapt.fera.config import FeraConfig, router_shapes
 from adapt.fera.layer import FeraLayer, GateCell
+from adapt.trajectory import SMALLEST_SHARE
 from spectra.bands import FilterBank
 from spectra.errors import UserError
-
-SMALLEST_SHARE = 1e-8  # below it a band counts as empty, and its logarithm stays finite
 
 
 class RouterWeights(NamedTuple):

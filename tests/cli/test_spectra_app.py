@@ -104,3 +104,13 @@ def test_models_are_listed_for_people_and_for_scripts(command: Command) -> None:
     assert {"mini", "mini-flow", "sd15", "sdxl", "sd3", "flux", "wan", "svd"} <= {row["name"] for row in rows}
     assert all(row["name"] in table for row in rows)
     assert "stabilityai/stable-diffusion-xl-base-1.0" in table
+
+
+def test_a_cube_of_a_pipeline_without_guidance_says_none(probed: Path) -> None:
+    from cli.show import band_rows, band_table, heading
+    from spectra.cube import open_cube
+
+    cube = open_cube(probed)
+    cube = cube.assign_coords(guidance_scale=cube.guidance_scale * float("nan"))
+    assert heading(cube)["guidance"] == []
+    assert "guidance none" in str(band_table(cube, band_rows(cube, 0.8), 0.8).caption)

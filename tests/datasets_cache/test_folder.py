@@ -41,6 +41,10 @@ def _write(name: str, content: bytes):  # type: ignore[no-untyped-def]
         (_unlink("1.png"), "without a picture: 1.txt"),
         (_write("1.txt", b" \n"), "1.txt is empty"),
         (_write("1.txt", b"\xff\xfe\xff"), "not UTF-8"),
+        (
+            lambda folder: [(folder / "1.txt").unlink(), (folder / "1.txt").mkdir()],
+            r"cannot read the captions in .*1\.txt",
+        ),
         (_write("1.jpg", b""), "several pictures of one name"),
         (_write("metadata.jsonl", b"{}"), "keep one of the two"),
     ],
@@ -94,3 +98,11 @@ def test_the_heldout_folder_is_found_beside_or_inside(tmp_path: Path) -> None:
     assert find_splits(tmp_path) == (tmp_path / "train", None)
     (tmp_path / "heldout").mkdir()
     assert find_splits(tmp_path) == find_splits(tmp_path / "train") == (tmp_path / "train", tmp_path / "heldout")
+
+
+def test_metadata_in_another_encoding_are_named(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 1)
+    (tmp_path / "0.txt").unlink()
+    (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "0.png", "text": "caf\xe9"}')
+    with pytest.raises(UserError, match=r"metadata\.jsonl is not UTF-8 text"):
+        open_dataset(tmp_path)

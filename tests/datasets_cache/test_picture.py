@@ -50,6 +50,18 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     assert decode(as_bytes(Image.new(mode, (4, 4)), kind), (4, 4), "x").shape == (4, 4, 3)
 
 
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    pixels = decode(as_bytes(Image.fromarray(ramp)), (16, 16), "x")
+    np.testing.assert_array_equal(pixels[..., 0], np.arange(256).reshape(16, 16))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_numbers_without_a_range_are_refused(mode: str) -> None:
+    with pytest.raises(UserError, match="the picture x is damaged"):
+        decode(as_bytes(Image.new(mode, (4, 4)), "TIFF"), (4, 4), "x")
+
+
 @pytest.mark.parametrize("keep", [0, 10, 60, 120])
 def test_a_torn_file_is_refused_by_name(keep: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)

@@ -125,6 +125,34 @@ def test_a_refusal_names_the_nearest_known_name(command: Command) -> None:
     assert "'clip'" in command(*BAD_OPTIONS["unknown setting"]).refused()
 
 
+@pytest.mark.parametrize("name", ["probe", "train", "sample"])
+def test_more_sampler_steps_than_noise_levels_are_refused_before_any_work(
+    command: Command, model: Path, pictures: Path, tmp_path: Path, name: str
+) -> None:
+    train = ("adapt", "train", "--model", model, "--data", pictures, "--method", "lora", "--steps", "1", *SMALL)
+    if name == "sample":
+        assert command(*train, "--batch", "2", "--out", tmp_path / "run").code == 0
+    words = {
+        "probe": (
+            "spectra",
+            "probe",
+            "--model",
+            model,
+            "--prompt",
+            "a",
+            "--steps",
+            "1001",
+            "--out",
+            tmp_path / "x.zarr",
+        ),
+        "train": (*train, "--set", "sample_steps=1001", "--out", tmp_path / "run"),
+        "sample": ("adapt", "sample", tmp_path / "run", "--prompt", "a", "--steps", "1001", "--out", tmp_path / "made"),
+    }[name]
+    before = left_behind(tmp_path)
+    assert "1001 sampler steps are too many" in command(*words).refused()
+    assert left_behind(tmp_path) == before
+
+
 # --- data -------------------------------------------------------------------------------------------------------------
 
 

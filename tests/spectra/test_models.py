@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from spectra.errors import UserError
-from spectra.models import MODELS, call_defaults, load_pipeline, locate, model_hash
+from spectra.model_files import check_folder
+from spectra.models import MODELS, call_defaults, check_steps, load_pipeline, locate, model_hash, usable_device
 from tests.tiny import tiny_sd, tiny_sd3, tiny_sd3_folder, tiny_sd_folder
 
 
@@ -74,6 +75,21 @@ def test_a_bundled_model_opens_by_name_and_draws_a_picture(name: str) -> None:
     pipe = load_pipeline(name)
     drawn = pipe("a large red ring on a striped blue background", num_inference_steps=2, **call_defaults(pipe)).images
     assert drawn[0].size == (64, 64)
+
+
+def test_more_steps_than_noise_levels_are_refused_for_denoising_models_only() -> None:
+    check_steps(tiny_sd(), 1000)
+    check_steps(tiny_sd3(), 2000)
+    with pytest.raises(UserError, match="trained on 1000 noise levels"):
+        check_steps(tiny_sd(), 1001)
+
+
+def test_an_accelerator_is_used_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._C, "_accelerator_getAccelerator", lambda: torch.device("cuda"))  # built for one
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert usable_device() == torch.device("cpu")
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert usable_device() == torch.device("cuda")
 
 
 def test_only_sd3_without_room_for_t5_needs_other_arguments() -> None:
@@ -153,6 +169,16 @@ def drop_tensor(folder: Path) -> None:
     save_file(weights, file, metadata={"format": "pt"})
 
 
+def drop_text_tensor(folder: Path) -> None:
+    file = folder / "text_encoder" / "model.safetensors"
+    weights = {key: value for key, value in load_file(file).items() if "token_embedding" not in key}
+    save_file(weights, file, metadata={"format": "pt"})
+
+
+def rename(name: str, to: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).rename((folder / name).with_name(to)) and None
+
+
 SPOILED = {
     "no index": (drop("model_index.json"), "not a diffusers pipeline"),
     "index is not JSON": (write("model_index.json", "{"), "damaged"),
@@ -169,6 +195,10 @@ SPOILED = {
         "part-2.safetensors is missing",
     ),
     "one tensor missing": (drop_tensor, "conv_norm_out.weight"),
+    "one tensor of the text encoder missing": (drop_text_tensor, "CLIPTextModel lacks the weights .*token_embedding"),
+    "vocabulary missing": (drop("tokenizer/tokenizer.json"), "tokenizer lacks its vocabulary"),
+    "merges missing": (rename("tokenizer/tokenizer.json", "vocab.json"), r"tokenizer lacks merges\.txt"),
+    "length of prompts missing": (drop("tokenizer/tokenizer_config.json"), r"lacks tokenizer_config\.json"),
     "pickle only": (to_pickle, "never loaded"),
 }
 
@@ -180,6 +210,38 @@ def test_a_torn_folder_is_refused_in_one_sentence(copy: Path, case: str) -> None
     with pytest.raises(UserError, match=expected) as caught:
         load_pipeline(copy)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spoil", [drop_tensor, drop_text_tensor])
+def test_missing_weights_are_noticed_however_quiet_the_libraries_are(
+    copy: Path, spoil: Callable[[Path], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    libraries = (diffusers_logging, transformers_logging)
+    before = [library.get_verbosity() for library in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+        spoil(copy)
+        with pytest.raises(UserError, match="is torn"):
+            load_pipeline(copy)
+        assert [library.get_verbosity() for library in libraries] == [40, 40]
+    finally:
+        for library, level in zip(libraries, before, strict=True):
+            library.set_verbosity(level)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_tokenizer_that_reads_bytes_has_no_vocabulary_to_lose(tmp_path: Path) -> None:
+    from transformers import ByT5Tokenizer
+
+    ByT5Tokenizer().save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "model_index.json").write_text(
+        json.dumps({"_class_name": "X", "tokenizer": ["transformers", "ByT5Tokenizer"]})
+    )
+    check_folder(tmp_path)
 
 
 def test_a_misspelt_name_is_answered_with_close_names() -> None:

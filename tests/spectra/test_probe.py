@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 import spectra
 from spectra.errors import UserError
@@ -79,6 +80,72 @@ def test_runs_that_are_there_are_not_generated_again(tmp_path: Path) -> None:
     guided = probe(pipe, PROMPTS, [0], 2, out, guidance_scale=3.0)
     assert guided.guidance_scale.values.tolist() == [1.0] * 6 + [3.0] * 2
     assert probe(pipe, PROMPTS, [0], 2, out, adapter="other").sizes["run"] == 10
+
+
+class ZImagePipeline(StableDiffusionPipeline):
+    """A pipeline that counts its guidance from 0, as the family of this name does."""
+
+    def __call__(
+        self, prompt: Any, generator: Any, num_inference_steps: int, guidance_scale: float = 5.0, **kwargs: Any
+    ) -> Any:
+        return draw(self, prompt, generator, num_inference_steps, guidance_scale=1 + guidance_scale)
+
+
+class UnguidedPipeline(StableDiffusionPipeline):
+    """A pipeline that takes no guidance scale."""
+
+    def __call__(self, prompt: Any, generator: Any, num_inference_steps: int, **kwargs: Any) -> Any:
+        return draw(self, prompt, generator, num_inference_steps)
+
+
+class OtherwiseGuidedPipeline(StableDiffusionPipeline):
+    """A pipeline that reads its guidance scale only if it was distilled."""
+
+    def __call__(
+        self, prompt: Any, generator: Any, num_inference_steps: int, guidance_scale: float | None = None, **kwargs: Any
+    ) -> Any:
+        return draw(self, prompt, generator, num_inference_steps)
+
+
+def draw(pipe: Any, prompt: Any, generator: Any, steps: int, guidance_scale: float = 1.0) -> Any:
+    return StableDiffusionPipeline.__call__(
+        pipe,
+        prompt,
+        generator=generator,
+        num_inference_steps=steps,
+        guidance_scale=guidance_scale,
+        output_type="latent",
+    )
+
+
+def tiny_of(kind: Any) -> Any:
+    pipe = kind(**tiny_sd().components, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def test_guidance_is_off_at_the_scale_at_which_the_family_does_not_guide(tmp_path: Path) -> None:
+    plain = probe(tiny_sd(), PROMPTS, [0], 2, tmp_path / "plain.zarr")
+    ours = probe(tiny_of(ZImagePipeline), PROMPTS, [0], 2, tmp_path / "ours.zarr")
+    np.testing.assert_array_equal(ours.energy.values, plain.energy.values)
+    assert ours.guidance_scale.values.tolist() == [0.0, 0.0]
+    assert probe(tiny_of(ZImagePipeline), PROMPTS, [0], 2, tmp_path / "ours.zarr").sizes["run"] == 2
+
+
+@pytest.mark.parametrize("kind", [UnguidedPipeline, OtherwiseGuidedPipeline])
+def test_a_pipeline_without_guidance_is_resumed_too_and_refuses_a_scale(kind: Any, tmp_path: Path) -> None:
+    pipe = tiny_of(kind)
+    probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr")
+    assert probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr").sizes["run"] == 2
+    with pytest.raises(UserError, match="takes no guidance scale"):
+        probe(pipe, PROMPTS, [0], 2, tmp_path / "d.zarr", guidance_scale=3.0)
+
+
+def test_a_pipeline_that_needs_more_than_a_prompt_is_refused(tmp_path: Path) -> None:
+    pipe = tiny_of(StableDiffusionImg2ImgPipeline)
+    with pytest.raises(UserError, match="StableDiffusionImg2ImgPipeline does not generate from a prompt alone"):
+        probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr")
+    assert not (tmp_path / "c.zarr").exists()
 
 
 def test_another_number_of_steps_is_refused_even_if_all_runs_are_there(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ With guidance off, the bands of the predicted picture settle from low to high fr
 
 ## Limits
 
-Only the words of its world mean anything to it; two shapes, other objects, counts and positions do not. It has seen
+Only the words of its world mean anything to it; two shapes, other objects, counts and positions do not. It is
 one training run with one seed. Licence: Apache-2.0, like the code; the data are drawn by the code.
 """
 
