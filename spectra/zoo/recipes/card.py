@@ -25,7 +25,8 @@ ABOUT = {
     "mini-flow": (
         "A text-to-image flow-matching model in Stable Diffusion 3's format: `StableDiffusion3Pipeline` without T5 "
         "(call it with `max_sequence_length=1`), a transformer of six joint blocks of width 128 on 2 x 2 patches, "
-        "two CLIP text models of width 64 with two layers."
+        "two CLIP text models of width 64 with two layers. Noise levels near one are rare in its training "
+        "(logit-normal), which shows in the first step of its figure."
     ),
 }
 CARD = """# {name}
