@@ -20,6 +20,7 @@ from datasets_cache.families import decode_latents, native_size
 from datasets_cache.picture import decode
 from spectra.bands import FilterBank, radial_spectrum, radii
 from spectra.models import call_defaults
+from spectra.prompts import quiet_cuts
 from spectra.provenance import versions
 
 SOURCES = ("base", "adapter", "reference")
@@ -73,10 +74,11 @@ def generate(
     for start in range(0, len(prompts), batch):
         chosen = slice(start, start + batch)
         noise = [torch.Generator().manual_seed(seed) for seed in seeds[chosen]]
-        made = pipe(
-            prompt=prompts[chosen], generator=noise, num_inference_steps=steps, guidance_scale=guidance,
-            output_type="latent", **call_defaults(pipe),
-        ).images  # fmt: skip
+        with quiet_cuts():
+            made = pipe(
+                prompt=prompts[chosen], generator=noise, num_inference_steps=steps, guidance_scale=guidance,
+                output_type="latent", **call_defaults(pipe),
+            ).images  # fmt: skip
         parts.append(made.float().cpu())
         if tick:
             tick(len(made))

@@ -6,22 +6,30 @@ import os
 import re
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from adapt import state
 from adapt.methods import CONFIG_FILE, load_adapter
 from adapt.task import Progress, silent
 from spectra.errors import UserError
 from spectra.models import check_steps, load_pipeline, model_hash, usable_device
+from spectra.prompts import warn_cut
 
 LONGEST = 40
 """Letters of a prompt that a file name keeps."""
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+OWN_NAME = re.compile(r"\d{4,}-[a-z0-9-]+-seed\d+\.png")
+FACTS: dict[str, Callable[[str], Any]] = {
+    "prompt": str, "seed": int, "steps": int, "guidance": float, "adapter": str,
+}  # fmt: skip
+"""What the text metadata of a picture says, and how to read it."""
 
 
 def sample(
@@ -34,28 +42,39 @@ def sample(
     steps: int | None = None,
     guidance: float | None = None,
     batch: int = 8,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write one PNG for each prompt and seed, `0000-a-red-circle-seed0.png` and so on, into the folder `out`.
+
+    Each picture says in its text metadata how it was made; `read_facts` reads it back.
 
     Args:
         run_or_adapter: a run directory, the adapter folder inside it, or an adapter folder on its own (give `model`).
         prompts: what to draw; every seed for every prompt.
         model: the model to draw with; default: that of the run.
         steps, guidance: default: those of the run's own pictures, else 20 and 3.
+        overwrite: replace the pictures that an earlier call left in `out`; without it, a folder with pictures is
+            refused.
 
     Raises:
-        UserError: no adapter there, one that belongs to another model, nothing to draw, or nowhere to write.
+        UserError: no adapter there, one that belongs to another model, nothing to draw, nowhere to write,
+            or pictures in `out` that may not be replaced.
     """
     prompts, seeds = list(prompts), list(seeds)
     _check_request(prompts, seeds, steps, guidance)
     adapter, record = find_adapter(Path(run_or_adapter))
+    old = _replaceable(Path(out), overwrite)
     settings: dict[str, Any] = record.get("config", {}) if record else {}
     pipe, steps = _open(adapter, record, model), steps or int(settings.get("sample_steps", 20))
     check_steps(pipe, steps)
+    folder = _writable(Path(out))
+    for path in old:
+        path.unlink(missing_ok=True)
     return _draw(
-        pipe, prompts, seeds, _writable(Path(out)), batch, progress or silent, steps=steps,
-        guidance=settings.get("guidance", 3.0) if guidance is None else guidance,
+        pipe, prompts, seeds, folder, batch, progress or silent, steps=steps,
+        guidance=float(settings.get("guidance", 3.0) if guidance is None else guidance),
+        adapter=str(record["name"]) if record else adapter.resolve().name,
     )  # fmt: skip
 
 
@@ -78,6 +97,26 @@ def file_name(index: int, prompt: str, seed: int) -> str:
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     words = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:LONGEST].strip("-")
     return f"{index:04d}-{words or 'picture'}-seed{seed}.png"
+
+
+def read_facts(picture: Path) -> dict[str, Any]:
+    """Prompt, seed, steps, guidance and adapter of a picture that `sample` wrote, from its text metadata."""
+    with Image.open(picture) as image:
+        image.load()
+        return {name: kind(image.info[name]) for name, kind in FACTS.items()}
+
+
+def _replaceable(out: Path, overwrite: bool) -> list[Path]:
+    """The pictures of an earlier call that may be replaced; UserError for pictures that may not."""
+    found = sorted(path for path in out.iterdir() if path.suffix.lower() in PICTURES) if out.is_dir() else []
+    if found and not overwrite:
+        raise UserError(
+            f"the folder {out} holds pictures already, such as {found[0].name}; choose another or give --overwrite"
+        )
+    for path in found:
+        if not OWN_NAME.fullmatch(path.name):
+            raise UserError(f"{path} was not written by `adapt sample`, so {out} is left alone; choose another folder")
+    return found
 
 
 def _check_request(prompts: list[str], seeds: list[int], steps: int | None, guidance: float | None) -> None:
@@ -118,16 +157,19 @@ def _draw(
     *,
     steps: int,
     guidance: float,
+    adapter: str,
 ) -> list[Path]:
     from adapt.evaluate import generate, pictures
 
+    warn_cut(pipe, prompts, "prompt")
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     written: list[Path] = []
     for start in range(0, len(pairs), batch):
         texts, chosen = (list(part) for part in zip(*pairs[start : start + batch], strict=True))
         latents = generate(pipe, texts, chosen, steps=steps, guidance=guidance, batch=batch)
         for (prompt, seed), picture in zip(pairs[start : start + batch], pictures(pipe, latents), strict=True):
-            written.append(_write(picture, out / file_name(len(written), prompt, seed)))
+            facts = {"prompt": prompt, "seed": seed, "steps": steps, "guidance": guidance, "adapter": adapter}
+            written.append(_write(picture, out / file_name(len(written), prompt, seed), facts))
         progress("sample", len(written), len(pairs))
     return written
 
@@ -141,11 +183,14 @@ def _writable(out: Path) -> Path:
         raise UserError(f"cannot write pictures to {out}: {error.strerror}") from None
 
 
-def _write(picture: NDArray[np.uint8], path: Path) -> Path:
-    """A PNG, whole or not at all."""
+def _write(picture: NDArray[np.uint8], path: Path, facts: dict[str, Any]) -> Path:
+    """A PNG with its facts as text, whole or not at all."""
+    text = PngInfo()
+    for name, value in facts.items():
+        text.add_itxt(name, str(value).encode("utf-8", "replace").decode())
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        Image.fromarray(picture).save(unfinished, format="PNG")
+        Image.fromarray(picture).save(unfinished, format="PNG", pnginfo=text)
         unfinished.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None

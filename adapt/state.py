@@ -44,7 +44,7 @@ def check_free(out: Path, overwrite: bool) -> None:
     if not (out.exists() or out.is_symlink()):
         return
     if not overwrite:
-        raise UserError(f"{out} exists; choose another name, remove it, or allow it to be overwritten")
+        raise UserError(f"{out} exists; choose another name, remove it, or give --overwrite")
     if not (out / RECORD).is_file():
         raise UserError(f"{out} exists and is not a finished run, so it will not be overwritten; choose another name")
 

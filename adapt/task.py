@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from adapt.objectives import Objective, objective_of
 from adapt.prior import Prior
 from adapt.targets import resolve_targets
 from datasets_cache import find_splits
-from datasets_cache.encoding import CachedData, encode
+from datasets_cache.encoding import CachedData, encode_all
 from datasets_cache.families import Conditioning
 from spectra.errors import UserError
 
@@ -104,12 +103,10 @@ def load_prior(config: TrainConfig, model_hash: str) -> Prior | None:
 def load_data(config: TrainConfig, pipe: Any, progress: Progress) -> tuple[CachedData, CachedData]:
     """Encoded training and held-out pictures."""
     folder, beside = find_splits(config.data)
-
-    def read(path: Path) -> CachedData:
-        return encode(path, pipe, config.cache, progress=lambda done, total: progress("encode", done, total))
-
-    data, held = read(folder), config.heldout or beside
-    return (data, read(held)) if held else split(data)
+    held = config.heldout or beside
+    folders = [folder] if held is None else [folder, held]
+    data, *rest = encode_all(folders, pipe, config.cache, progress=lambda done, total: progress("encode", done, total))
+    return (data, rest[0]) if rest else split(data)
 
 
 def split(data: CachedData) -> tuple[CachedData, CachedData]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import os
@@ -10,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 Progress = Callable[[str, int, int], None]
 """Called as `progress(phase, done, total)`."""
 
+
+class StoppedError(Exception):
+    """Ctrl-C where it is known what was kept, which the message says."""
+
+
 PHASES = {
     "encode": "reading the pictures",
     "train": "training",
@@ -29,6 +36,7 @@ PHASES = {
 }
 
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
+DISTRIBUTION = "spectra-adapt"
 # Libraries whose warnings speak of their own future and not of what the user asked for.
 TALKATIVE = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers|xarray|zarr)(\..*)?"
 
@@ -38,7 +46,15 @@ def application(help_text: str) -> typer.Typer:
     app = typer.Typer(help=help_text, add_completion=False, pretty_exceptions_enable=False)
 
     @app.callback(invoke_without_command=True)
-    def bare(context: typer.Context) -> None:
+    def bare(
+        context: typer.Context,
+        version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    ) -> None:
+        if version:
+            from importlib.metadata import version as installed
+
+            typer.echo(f"{context.info_name} {installed(DISTRIBUTION)}")
+            raise typer.Exit
         if context.invoked_subcommand is None:
             typer.echo(context.get_help())
 
@@ -59,6 +75,7 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         if not debug:
             warnings.filterwarnings("ignore", module=TALKATIVE)
+            warnings.showwarning = partial(_warn, name)
         try:
             code = typer.main.get_command(app).main(argv, prog_name=name, standalone_mode=False)
         except (Exception, KeyboardInterrupt) as error:
@@ -68,6 +85,11 @@ def run(app: typer.Typer, name: str, argv: Sequence[str] | None = None) -> int:
     if code == INTERRUPTED:
         return _fail(name, KeyboardInterrupt())
     return code if isinstance(code, int) else 0
+
+
+def _warn(name: str, message: Warning | str, *where: object) -> None:
+    """Show a warning as one sentence on stderr, without the place in the code."""
+    print(f"{name}: {sentence(str(message))}", file=sys.stderr)
 
 
 def _fail(name: str, error: BaseException) -> int:
@@ -81,8 +103,10 @@ def explain(name: str, error: BaseException) -> tuple[int, str]:
     match error:
         case UserError():
             return BAD_INPUT, str(error)
+        case StoppedError():
+            return INTERRUPTED, f"stopped by the keyboard; {error}"
         case KeyboardInterrupt() | typer.Abort():
-            return INTERRUPTED, "stopped by the keyboard; what was finished is kept"
+            return INTERRUPTED, "stopped by the keyboard"
         case typer.TyperException():
             return BAD_INPUT, _usage(name, error)
         case OSError(filename=str() as path):
@@ -93,13 +117,29 @@ def explain(name: str, error: BaseException) -> tuple[int, str]:
     )
 
 
+@contextmanager
+def kept(words: Callable[[], str]) -> Iterator[None]:
+    """Turn ctrl-C inside the block into a StoppedError; `words()` say what was kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedError(words()) from None
+
+
 def _usage(name: str, error: typer.TyperException) -> str:
     """Typer's words as a clause, and where to look."""
     context = getattr(error, "ctx", None)
-    message = re.sub(
-        r"\.? \(?(Did you mean|Possible options:) ([^)?]*)[)?]*$", r" (perhaps \2)", error.format_message()
-    )
+    message = re.sub(r"^Invalid value for '(--[a-z-]+)': Input should", r"\1 should", error.format_message())
+    if found := re.search(r"\.? \(?(?:Did you mean|Possible options:) ([^)?]*)[)?]*$", message):
+        message = f"{message[: found.start()]} (perhaps {', '.join(_nearest(message, found[1].split(', ')))})"
     return f"{message.rstrip('.')}; `{context.command_path if context else name} --help` shows what there is"
+
+
+def _nearest(message: str, known: Sequence[str]) -> list[str]:
+    """The known names, the one most like the name that the message quotes first."""
+    found = re.match(r"No such \w+:? '?([^\s'.]+)", message)
+    wrong = found[1] if found else ""
+    return sorted(known, key=lambda name: -difflib.SequenceMatcher(None, wrong, name.strip("'")).ratio())
 
 
 def sentence(text: str) -> str:
@@ -157,6 +197,8 @@ def _seed_range(part: str, text: str) -> range:
 def collect_prompts(given: Sequence[str] | None, file: Path | None) -> list[str]:
     """Prompts from options and from a file with one prompt a line (empty lines are skipped)."""
     prompts = [*(given or []), *(_lines(file) if file else [])]
+    if not all(prompt.strip() for prompt in prompts):
+        raise UserError("a prompt is empty; give --prompt some words")
     if not prompts:
         raise UserError("there is no prompt; give --prompt TEXT (as often as you like) or --prompts FILE")
     return prompts
@@ -175,8 +217,8 @@ def _lines(file: Path) -> list[str]:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Progress]:
-    """A progress bar on stderr, if that is a terminal.
+def progress_bar(what: str, first: str = "loading the model") -> Iterator[Progress]:
+    """A progress bar on stderr, if that is a terminal; `first` is what is being done before the first call.
 
     With SPECTRA_PROGRESS=lines each step is one JSON line instead, for programs that show their own bar.
     """
@@ -190,15 +232,23 @@ def progress_bar(what: str) -> Iterator[Progress]:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), *bar_columns())
     with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
-        task = bars.add_task(what, total=None, now="")
+        task = bars.add_task(what, total=None, now=first)
         yield lambda phase, done, total: bars.update(task, completed=done, total=total, now=PHASES.get(phase, phase))
 
 
 def bar_columns() -> tuple[Any, ...]:
     """Columns of every bar here: how far, for how long, and what is being done in words (the field `now`)."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Task as Bar
+    from rich.text import Text
 
-    return BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[now]}", markup=False)
+    class Counted(MofNCompleteColumn):
+        """`3/8`, and nothing while nobody knows of how many."""
+
+        def render(self, task: Bar) -> Text:
+            return Text() if task.total is None else super().render(task)
+
+    return BarColumn(), Counted(), TimeElapsedColumn(), TextColumn("{task.fields[now]}", markup=False)
 
 
 def _progress_line(phase: str, done: int, total: int) -> None:

@@ -56,7 +56,7 @@ def band_table(cube: xr.Dataset, rows: list[dict[str, Any]], threshold: float) -
     caption = (
         "Decided: the step from which on the predicted clean sample agrees with the finished one in this band "
         f"(cosine at least {threshold:g}), with a 95 % interval. Scales in latent pixels, frequency in cycles per "
-        f"latent pixel, guidance {guided}."
+        f"latent pixel (where the band peaks), guidance {guided}. Share: of the latent's energy."
     )
     table = Table(title=escape(title), caption=caption)
     for column in ("Band", "Scales", "Frequency", "Share at start", "Share at end", "Decided at step"):

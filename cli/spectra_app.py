@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -9,9 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cli.common import Json, application, collect_prompts, count, emit, parse_seeds, printable, progress_bar
+from cli.common import (
+    Json,
+    Progress,
+    application,
+    collect_prompts,
+    count,
+    emit,
+    kept,
+    parse_seeds,
+    printable,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 app = application("See how a diffusion model's latents spread their energy over frequency bands while it generates.")
@@ -24,6 +37,7 @@ Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps.")]
 Guidance = Annotated[
     float, typer.Option("--guidance", min=0, help="Guidance scale; at 1 guidance is off, which band energies want.")
 ]
+ABOUT_FIGURE = "Picture to write; default: beside the cube, and none with --json."
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples generated at once.")]
 Resume = Annotated[
     Literal["allow", "must", "never"],
@@ -50,18 +64,22 @@ def probe(
     """
     texts, numbers = collect_prompts(prompt, prompts), parse_seeds(seeds)
     start = time.monotonic()
-    with progress_bar(f"probing {printable(model)}") as progress:
+    seen: list[int] = []  # of the runs that were asked for, how many were there: at the start, after each batch
+    with kept(lambda: _left(out, seen)), progress_bar(f"probing {printable(model)}") as progress:
         from spectra.probe import probe as record_runs
 
         cube = record_runs(
             model, texts, numbers, steps, out, guidance_scale=guidance, batch=batch, resume=resume,
-            progress=lambda done, total: progress("sample", done, total),
+            progress=lambda done, total: _note(seen, progress, done, total),
         )  # fmt: skip
+    new = seen[-1] - seen[0]
     facts = {
         "store": out,
         "model": model,
         "model_hash": cube.attrs.get("model_hash"),
         "runs": cube.sizes["run"],
+        "runs_before": cube.sizes["run"] - new,
+        "runs_new": new,
         "steps": steps,
         "bands": cube.sizes["band"],
         "seconds": round(time.monotonic() - start, 2),
@@ -70,13 +88,26 @@ def probe(
         emit(facts)
     else:
         held = f"{count(cube.sizes['run'], 'run')} of {count(steps, 'step')}"
-        typer.echo(f"{out} holds {held}; see them with: spectra show {out}")
+        there = f" ({facts['runs_before']} there before, {new} new)" if facts["runs_before"] else ""
+        typer.echo(f"{out} holds {held}{there}; see them with: spectra show {shlex.quote(str(out))}")
+
+
+def _note(seen: list[int], progress: Progress, done: int, total: int) -> None:
+    seen.append(done)
+    progress("sample", done, total)
+
+
+def _left(out: Path, seen: list[int]) -> str:
+    """What an interrupted probe leaves; each batch is written when it ends."""
+    if seen and seen[-1] > seen[0]:
+        return f"{out} keeps {count(seen[-1] - seen[0], 'new run')}, and the same command goes on from there"
+    return "no new run was finished" + (f", and what {out} held is kept" if out.exists() else "")
 
 
 @app.command()
 def show(
     cube: Annotated[Path, typer.Argument(help="Cube that `spectra probe` wrote.")],
-    figure: Annotated[Path | None, typer.Option("--figure", help="Picture to write; default: beside the cube.")] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", help=ABOUT_FIGURE)] = None,
     threshold: Annotated[
         float, typer.Option("--threshold", min=0, max=1, help="Coherence from which on a band counts as decided.")
     ] = 0.8,
@@ -88,7 +119,8 @@ def show(
 
     data = open_cube(cube)
     rows = band_rows(data, threshold)
-    picture = save_figure(data, figure or cube.with_suffix(".png"))
+    place = figure or (None if as_json else cube.with_suffix(".png"))
+    picture = save_figure(data, place) if place else None
     if as_json:
         emit({"store": cube, **heading(data), "threshold": threshold, "bands": rows, "figure": picture})
         return
@@ -104,27 +136,40 @@ def models(as_json: Json = False) -> None:
     if as_json:
         emit([{"name": name, **vars(model), "location": model.location} for name, model in MODELS.items()])
         return
-    print_table(_model_table())
+    print_table(_model_table(narrow=_console().width < WIDE))
+
+
+WIDE = 120
+"""Columns of a terminal from which on a model fits on one line."""
+
+
+def _console() -> Console:
+    """As wide as the terminal; where there is none, as wide as a table likes."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def print_table(table: Table) -> None:
     """Print a table as wide as the terminal; where there is none, as wide as it likes."""
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    _console().print(table)
 
 
-def _model_table() -> Table:
+def _model_table(narrow: bool) -> Table:
+    """One row a model; a narrow one puts all but the name below the hub id, which is never broken."""
     from rich.markup import escape
     from rich.table import Table
 
     from spectra.models import MODELS
 
     caption = "Memory: all weights in 16 bits, roughly. Any folder or hub id works in place of a name."
-    table = Table(title="Models", caption=caption)
-    for column in ("Name", "Hub id", "Family", "Licence", "Memory", "Note"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("Name", "Memory"))
+    table = Table(title="Models", caption=caption, title_justify="left", caption_justify="left")
+    names = ("Name", "Hub id", "Family", "Licence", "Memory", "Note")
+    for column in (names[0], f"{names[1]}\n{', '.join(names[2:]).lower()}") if narrow else names:
+        table.add_column(column, overflow="fold", no_wrap=not narrow and column in ("Name", "Hub id", "Memory"))
     for name, model in MODELS.items():
         place = "bundled" if model.bundled else model.source
-        table.add_row(*map(escape, (name, place, model.family, model.licence, f"{model.memory:g} GB", model.note)))
+        facts = (model.family, model.licence, f"{model.memory:g} GB", model.note)
+        rest = (f"{place}\n{', '.join(filter(None, facts))}",) if narrow else (place, *facts)
+        table.add_row(*map(escape, (name, *rest)))
     return table

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from datasets_cache.folder import Item, find_splits, open_dataset
 
-__all__ = ["CachedData", "Item", "cache_directory", "encode", "find_splits", "native_size", "open_dataset"]
+__all__ = [
+    "CachedData",
+    "Item",
+    "cache_directory",
+    "encode",
+    "encode_all",
+    "find_splits",
+    "native_size",
+    "open_dataset",
+]
 
 _LAZY = {
     "CachedData": "datasets_cache.encoding",
     "encode": "datasets_cache.encoding",
+    "encode_all": "datasets_cache.encoding",
     "cache_directory": "datasets_cache.store",
     "native_size": "datasets_cache.families",
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,8 +23,9 @@ from datasets_cache.families import (
     vae_identity,
 )
 from datasets_cache.folder import Item, open_dataset
-from datasets_cache.picture import TRANSFORM, decode
+from datasets_cache.picture import TRANSFORM, decode, is_small
 from spectra.errors import UserError
+from spectra.prompts import plural, quiet_cuts, warn_cut
 
 Progress = Callable[[int, int], None]
 
@@ -72,6 +74,8 @@ class Encoder:
         self.size = native_size(pipe)
         self.vae, self.text = vae_identity(pipe), text_identity(pipe, self.defaults)
         self.hits = self.misses = 0
+        self.small = 0
+        """Pictures so far that were smaller than the model's size."""
 
     def picture_key(self, data: bytes) -> str:
         """Content key of a picture: its bytes, the transform, the size, the autoencoder."""
@@ -81,12 +85,15 @@ class Encoder:
         """Content key and latent (c, h, w) of a picture file, from the cache or encoded now."""
         data = read_bytes(path)
         key = self.picture_key(data)
-        return key, self._get("latents", key, lambda: self._encode_picture(data, path))["latent"]
+        latent = self._get("latents", key, lambda: self._encode_picture(data, path))["latent"]
+        self.small += is_small(data, self.size)
+        return key, latent
 
     def caption(self, text: str) -> Conditioning:
         """Embeddings of a caption, from the cache or encoded now."""
         key = _key(self.text, text.encode())
-        return self._get("text", key, lambda: _finite(encode_caption(self.pipe, text, self.defaults), repr(text)))
+        with quiet_cuts():
+            return self._get("text", key, lambda: _finite(encode_caption(self.pipe, text, self.defaults), repr(text)))
 
     def _encode_picture(self, data: bytes, path: Path) -> Conditioning:
         # One picture at a time: a latent must not depend, in its last bits, on what shared its batch.
@@ -110,6 +117,12 @@ def encode(
 ) -> CachedData:
     """Encode a folder of captioned pictures for a pipeline, through the cache.
 
+    A picture that is not of the model's size is resized, its proportions kept, until it covers that size, and cropped
+    at its centre. Pictures of sub-folders are not read, and are refused.
+
+    Warns once about captions that are longer than the model reads (see `spectra.prompts.cut`), and once about pictures
+    that are smaller than its size in both directions, which are enlarged; whether they are in the cache or not.
+
     Args:
         folder: pictures `x.png` with captions `x.txt`, or with a `metadata.jsonl`.
         pipe: a diffusers pipeline; its autoencoder and text encoders do the work where the cache has no answer.
@@ -119,8 +132,32 @@ def encode(
     Raises:
         UserError: nothing to read, a damaged picture, values that are not finite, a cache that cannot be written.
     """
-    items = open_dataset(folder)
-    encoder = Encoder(pipe, cache_dir)
+    return encode_all([folder], pipe, cache_dir, progress=progress)[0]
+
+
+def encode_all(
+    folders: Sequence[Path | str], pipe: Any, cache_dir: Path | None = None, *, progress: Progress | None = None
+) -> list[CachedData]:
+    """Encode several folders as `encode` does one, with one warning of a kind for all; one may lie in another."""
+    every: list[Item] = []
+    made: list[CachedData] = []
+    small = 0
+    for folder in folders:
+        items, encoder = open_dataset(folder, apart=folders), Encoder(pipe, cache_dir)
+        made.append(_encode_items(items, encoder, progress))
+        every += items
+        small += encoder.small
+    warn_cut(pipe, [item.caption for item in every], "caption", [item.source for item in every])
+    if small:
+        height, width = native_size(pipe)
+        be = "is" if small == 1 else "are"
+        warnings.warn(
+            f"{plural(small, 'picture')} smaller than {width} x {height} and {be} enlarged", UserWarning, stacklevel=2
+        )
+    return made
+
+
+def _encode_items(items: list[Item], encoder: Encoder, progress: Progress | None) -> CachedData:
     pictures: list[tuple[str, Tensor]] = []
     for done, item in enumerate(items, start=1):
         pictures.append(encoder.latent(item.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,17 +23,34 @@ class Item:
     path: Path
     caption: str
 
+    @property
+    def source(self) -> Path:
+        """The file that a person opens to change the caption, or the picture where a `metadata.jsonl` has it."""
+        beside = self.path.with_suffix(".txt")
+        return beside if beside.exists() else self.path
 
-def open_dataset(folder: Path | str) -> list[Item]:
+
+def open_dataset(folder: Path | str, *, apart: Iterable[Path | str] = ()) -> list[Item]:
     """List the captioned pictures of a folder, in order of file name.
 
+    Args:
+        folder: where the pictures lie; those of sub-folders are not read.
+        apart: sub-folders that are read as a data set of their own, such as the held-out one.
+
     Raises:
-        UserError: not a folder, no pictures, a picture without a caption or a caption without a picture.
+        UserError: not a folder, no pictures, pictures in another sub-folder, a picture without a caption or a caption
+            without a picture.
     """
     folder = Path(folder)
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise UserError(f"the data folder {folder} {what}; give a folder of pictures with captions")
+    below = _below(folder, {Path(other).resolve() for other in apart})
+    if below is not None:
+        raise UserError(
+            f"the data folder {folder} has pictures in its sub-folder {below}, and sub-folders are not read; "
+            f"move them into {folder} or give their folder"
+        )
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if not pictures:
         raise UserError(
@@ -51,6 +69,16 @@ def find_splits(folder: Path | str) -> tuple[Path, Path | None]:
     train = folder / "train" if (folder / "train").is_dir() else folder
     heldout = train.parent / "heldout"
     return train, heldout if train.name == "train" and heldout.is_dir() else None
+
+
+def _below(folder: Path, apart: set[Path]) -> Path | None:
+    """A folder inside `folder` that holds pictures, hidden ones and those `apart` left out."""
+    for root, inner, files in os.walk(folder):
+        here = Path(root)
+        inner[:] = sorted(name for name in inner if name[0] != "." and (here / name).resolve() not in apart)
+        if here != folder and any(Path(file).suffix.lower() in SUFFIXES and file[0] != "." for file in files):
+            return here
+    return None
 
 
 def names(paths: Iterable[Path | str], most: int = 5) -> str:

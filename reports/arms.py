@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ METHODS = {"fera": "FeRA", "lora": "LoRA", "dora": "DoRA", "adalora": "AdaLoRA",
 NO_PART_OF_AN_ARM = {"seed", "out", "name", "prior", "threads", "device", "cache", "overwrite"}
 """Settings in which the runs of one arm may differ; whether there is a prior counts, its path does not."""
 
+STYLES = 8
+"""How many colours for arms the page has."""
+FIXED_STYLES = {("lora", False): 0, ("fera", False): 1, ("fera", True): 2}
+"""Method and prior of the arms whose colour never depends on the other arms."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -27,6 +33,8 @@ class Arm:
     method: str
     prior: bool
     runs: tuple[Run, ...]
+    style: int = 0
+    """Which colour, dashes and marker the arm has in every figure."""
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -104,6 +112,16 @@ def rank_of(arm: Arm) -> tuple[int, int, str]:
     return order, int(arm.prior), arm.label
 
 
+def styled(arms: Sequence[Arm]) -> list[Arm]:
+    """Arms with their styles: those that nearly every report has keep theirs, others take the next that is free."""
+    names = [(arm.method.lower(), arm.prior) for arm in arms]
+    first = {name: names.index(name) for name in FIXED_STYLES if name in names}
+    fixed = {place: FIXED_STYLES[name] for name, place in first.items()}
+    spare = [style for name, style in FIXED_STYLES.items() if name not in first]
+    others = chain(range(len(FIXED_STYLES), STYLES), spare, count(STYLES))
+    return [replace(arm, style=fixed[i] if i in fixed else next(others)) for i, arm in enumerate(arms)]
+
+
 def group(runs: Sequence[Run]) -> list[Arm]:
     """Group runs into arms, in the order of the report."""
     groups: dict[str, list[Run]] = {}
@@ -122,7 +140,7 @@ def group(runs: Sequence[Run]) -> list[Arm]:
         for label, members in zip(tell_apart(same_label), same_label, strict=True):
             record = members[0].record
             arms.append(Arm(label, str(record["method"]), record["prior"] is not None, tuple(members)))
-    return sorted(arms, key=rank_of)
+    return styled(sorted(arms, key=rank_of))
 
 
 def reference_of(arms: Sequence[Arm]) -> Arm | None:

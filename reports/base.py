@@ -9,9 +9,10 @@ import numpy as np
 import xarray as xr
 
 from reports.statistics import Array
-from spectra.analysis import emergence, shares
+from spectra.analysis import cluster_means, emergence, interval, prompts_of, shares
 from spectra.cube import open_cube
 from spectra.errors import UserError
+from spectra.plots import energy_per_mode
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,11 @@ class Base:
     path: Path
     cube: xr.Dataset
     coherence: Array
+    coherence_low: Array
+    coherence_high: Array
     shares: dict[str, Array]
-    spectrum: Array
+    spectrum: tuple[Array, Array] | None
+    """Radial frequencies (radius,) and the latent's energy per mode (step, radius)."""
     decided: tuple[Decided, ...]
     estimand: str
 
@@ -103,7 +107,8 @@ def read_base(path: Path, model_hash: str) -> Base:
     present = [str(s) for s in cube.signal.values if str(s) in ("latent", "x0")]
     share = {signal: mean_shares(cube, signal) for signal in present}
     found = emergence(cube)
-    coherence = cube.coherence.mean("run").transpose("step", "band").values.astype(np.float64)
-    spectrum = cube.spectrum.sel(signal="latent").mean("run").transpose("step", "radius").values.astype(np.float64)
+    values = cube.coherence.transpose("run", "step", "band").values.astype(np.float64)
+    coherence = interval(cluster_means(values, prompts_of(cube)), 0.95, "t", 0, 0)
     said = f"{found.attrs['estimand']}; {found.attrs['method']}"
-    return Base(path, cube, coherence, share, spectrum, when_decided(found, cube, share["latent"]), said)
+    decided = when_decided(found, cube, share["latent"])
+    return Base(path, cube, *coherence, share, energy_per_mode(cube), decided, said)

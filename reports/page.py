@@ -15,11 +15,20 @@ from reports import panels, panels_base, tables
 from reports.arms import Arm
 from reports.base import Base
 from reports.compare import gates_of
-from reports.figures import band_colour, dash, variable
+from reports.figures import arm_colour, band_colour, dash, variable
 from reports.panels import Panel
 from reports.pictures import rows_of
 from reports.tables import Table
-from reports.words import Said, about_bands, about_base, about_distance, about_levels, about_spectrum, about_steps
+from reports.words import (
+    Said,
+    about_bands,
+    about_base,
+    about_distance,
+    about_levels,
+    about_spectrum,
+    about_steps,
+    brief,
+)
 
 if TYPE_CHECKING:
     from reports.report import Report
@@ -42,9 +51,9 @@ class Key:
 
 def arm_keys(arms: Sequence[Arm]) -> list[Key]:
     """The key of all figures that show arms."""
-    styles = [dash(i) for i in range(len(arms))]
+    styles = [dash(arm.style) for arm in arms]
     dashes = ["" if style == "solid" else " ".join(str(1.8 * length) for length in style[1]) for style in styles]
-    return [Key(arm.label, f"var(--arm-{i % 8})", dashes[i]) for i, arm in enumerate(arms)]
+    return [Key(arm.label, variable(arm_colour(arm.style)), dashes[i]) for i, arm in enumerate(arms)]
 
 
 def band_keys(base: Base) -> list[Key]:
@@ -60,7 +69,7 @@ def base_section(base: Base) -> dict[str, Any]:
     found = [
         panels_base.coherence(base),
         *(panels_base.shares(base, s) for s in ("x0", "latent") if s in base.shares),
-        panels_base.radial(base),
+        *([panels_base.radial(base)] if base.spectrum is not None else []),
     ]
     return {
         "said": [about_bands(base)], "keys": band_keys(base), "panels": found, "tables": [tables.decided(base)],
@@ -75,13 +84,14 @@ def comparison_sections(report: Report) -> dict[str, Any]:
     limits = panels.limits_of([r for pair in pairs for r in pair.levels])
     per_level: list[Panel] = [panels.level_errors(arms), *(panels.level_ratios(arms, pair, limits) for pair in pairs)]
     first = [pair for pair in pairs if pair.other is report.reference]
-    curves = [panels.learning(arms, report.reference)] + ([panels.learning_ratio(arms, first)] if first else [])
+    curves = [panels.learning(arms, report.reference)] + ([panels.learning_ratio(first)] if first else [])
     return {
         "levels": {
-            "said": [about_levels(p) for p in pairs], "panels": per_level, "tables": [tables.levels(arms, pairs)],
+            "said": brief([about_levels(p) for p in pairs]), "panels": per_level,
+            "tables": [tables.levels(arms, pairs)],
         },
         "learning": {
-            "said": [about_steps(p) for p in pairs] or [about_base(arms)], "panels": curves,
+            "said": brief([about_steps(p) for p in pairs]) or [about_base(arms)], "panels": curves,
             "tables": [tables.speeds(pairs)] if pairs else [],
         },
     }  # fmt: skip
@@ -142,7 +152,7 @@ def context(report: Report) -> dict[str, Any]:
         "title": report.title, "arms": arms, "runs": len(runs), "finished": max(finished, default=""),
         "reference": report.reference, "top": top, "rest": rest, "warnings": report.warnings, "keys": arm_keys(arms),
         "keys_with_base": [*arm_keys(arms), Key("base model", "var(--muted)", "1.8 3.6")],
-        "verdict": panels.verdict(arms, pairs) if pairs else None, "summary": summary,
+        "verdict": panels.verdict(pairs) if pairs else None, "summary": summary,
         "base": base_section(report.base) if report.base else None, **comparison_sections(report),
         "gates": gates_section(arms), "pictures": picture_section(arms), "spectrum": spectrum_section(report),
         "cost": [tables.cost(arms)], "provenance": provenance(report),

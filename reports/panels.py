@@ -27,7 +27,7 @@ from reports.figures import (
     to_svg,
 )  # fmt: skip
 from reports.statistics import Array, Ratio
-from reports.words import signed
+from reports.words import digits_of, signed
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,15 @@ def ratio_scale(axes: Axes) -> None:
     axes.minorticks_off()
 
 
-def verdict(arms: Sequence[Arm], pairs: Sequence[Against]) -> Panel:
+def verdict(pairs: Sequence[Against]) -> Panel:
     """One glance: final error of every pair of arms, with intervals."""
 
     def draw(axes: Axes) -> None:
         places = np.arange(len(pairs), dtype=np.float64)[::-1]
         for at, pair in zip(places, pairs, strict=True):
-            index = list(arms).index(pair.arm)
-            whiskers(axes, np.array([at]), [pair.error], arm_colour(index), MARKERS[index % 8], horizontal=True)
-            label = f"{pair.arm.label} against {pair.other.label}: {signed(pair.error.value)}"
+            style = pair.arm.style
+            whiskers(axes, np.array([at]), [pair.error], arm_colour(style), MARKERS[style % 8], horizontal=True)
+            label = f"{pair.arm.label} against {pair.other.label}: {signed(pair.error.value, digits_of(pair.error))}"
             axes.plot([1, 1], [at - 0.25, at + 0.16], color=MUTED, linewidth=0.9, zorder=0.5)
             axes.text(0.0, at + 0.2, label, transform=axes.get_yaxis_transform(), va="bottom")
         axes.set_yticks([])
@@ -89,7 +89,9 @@ def verdict(arms: Sequence[Arm], pairs: Sequence[Against]) -> Panel:
         axes.xaxis.set_major_formatter(as_percent)
         axes.set_xlabel("change of final validation error (left is better)")
 
-    told = "; ".join(f"{p.arm.label} against {p.other.label} {signed(p.error.value)}" for p in pairs)
+    told = "; ".join(
+        f"{p.arm.label} against {p.other.label} {signed(p.error.value, digits_of(p.error))}" for p in pairs
+    )
     figure = panel(draw, (SIZE[0], 1.0 + 0.55 * len(pairs)))
     return made("verdict", "Final validation error, ratio of means", f"Points with 95 % intervals: {told}.", figure)
 
@@ -106,8 +108,8 @@ def level_errors(arms: Sequence[Arm]) -> Panel:
         axes.annotate(
             "untrained", (x[-1], untrained[-1]), xytext=(0, 6), textcoords="offset points", ha="right", color=MUTED
         )
-        for i, arm in enumerate(arms):
-            mean = arm.errors().mean(axis=(0, 2))[levels]
+        for arm in arms:
+            mean, i = arm.errors().mean(axis=(0, 2))[levels], arm.style
             axes.plot(x, mean, color=arm_colour(i), linestyle=dash(i), marker=MARKERS[i % 8], markersize=4.5)
         over_levels(axes, noise)
         axes.set_ylim(bottom=0)
@@ -125,11 +127,11 @@ def level_ratios(arms: Sequence[Arm], pair: Against, limits: tuple[float, float]
     """One arm against another at every noise level."""
     levels = np.argsort(-arms[0].runs[0].metrics.noise_level.values, kind="stable")
     noise = arms[0].runs[0].metrics.noise_level.values[levels]
-    index = list(arms).index(pair.arm)
+    style = pair.arm.style
 
     def draw(axes: Axes) -> None:
         ratios = [pair.levels[k] for k in levels]
-        whiskers(axes, np.arange(len(levels), dtype=np.float64), ratios, arm_colour(index), MARKERS[index % 8])
+        whiskers(axes, np.arange(len(levels), dtype=np.float64), ratios, arm_colour(style), MARKERS[style % 8])
         no_difference(axes, horizontal=True)
         over_levels(axes, noise)
         axes.set_ylim(*limits)
@@ -137,7 +139,7 @@ def level_ratios(arms: Sequence[Arm], pair: Against, limits: tuple[float, float]
         axes.set_ylabel("change of error")
 
     told = ", ".join(f"{noise[i]:.2g}: {signed(pair.levels[k].value)}" for i, k in enumerate(levels))
-    name = f"level-{index}-{list(arms).index(pair.other)}"
+    name = f"level-{list(arms).index(pair.arm)}-{list(arms).index(pair.other)}"
     return made(
         name, f"{pair.arm.label} against {pair.other.label}", f"Change of error by noise level. {told}.", panel(draw)
     )
@@ -158,8 +160,8 @@ def learning(arms: Sequence[Arm], reference: Arm | None) -> Panel:
     """Validation error over training, mean and seeds."""
 
     def draw(axes: Axes) -> None:
-        for i, arm in enumerate(arms):
-            steps, curves = arm.curves()
+        for arm in arms:
+            (steps, curves), i = arm.curves(), arm.style
             per_seed = curves.mean(axis=2)
             if len(per_seed) > 1:
                 axes.plot(steps, per_seed.T, color=arm_colour(i), linewidth=0.7, alpha=0.45)
@@ -190,9 +192,9 @@ def learning(arms: Sequence[Arm], reference: Arm | None) -> Panel:
     )
 
 
-def learning_ratio(arms: Sequence[Arm], pairs: Sequence[Against]) -> Panel:
+def learning_ratio(pairs: Sequence[Against]) -> Panel:
     """Ratio of mean errors over training against the reference, with intervals."""
-    found = [(list(arms).index(p.arm), p, *error_over_training(p.arm, p.other)) for p in pairs]
+    found = [(p.arm.style, p, *error_over_training(p.arm, p.other)) for p in pairs]
 
     def draw(axes: Axes) -> None:
         for i, _, steps, ratios in found:
@@ -249,7 +251,7 @@ def gates(found: Gates, noise_level: Array, number: int) -> Panel:
 def band_ratios(arms: Sequence[Arm]) -> Panel:
     """Energy per band, generated over held-out, for the base and every arm."""
     rows = [("base", to_heldout(arms[0], "base"), MUTED, ".")]
-    rows += [(arm.label, to_heldout(arm), arm_colour(i), MARKERS[i % 8]) for i, arm in enumerate(arms)]
+    rows += [(arm.label, to_heldout(arm), arm_colour(arm.style), MARKERS[arm.style % 8]) for arm in arms]
     bands = len(rows[0][1])
 
     def draw(axes: Axes) -> None:
@@ -287,8 +289,8 @@ def spectra(arms: Sequence[Arm]) -> Panel:
 
     def draw(axes: Axes) -> None:
         axes.plot(x, mean(arms[0], "base") / real, color=MUTED, linewidth=1.2, linestyle=(0, (1, 2)))
-        for i, arm in enumerate(arms):
-            axes.plot(x, mean(arm, "adapter") / real, color=arm_colour(i), linestyle=dash(i))
+        for arm in arms:
+            axes.plot(x, mean(arm, "adapter") / real, color=arm_colour(arm.style), linestyle=dash(arm.style))
         no_difference(axes, horizontal=True)
         ratio_scale(axes)
         axes.set_xlabel(

@@ -12,7 +12,7 @@ from reports.arms import Arm, by_prompt
 from reports.base import Base
 from reports.compare import Against, Gates, error_against_base, spectral_distance, to_heldout
 from reports.statistics import CONFIDENCE, Array, Ratio, spread
-from reports.words import signed, span
+from reports.words import digits_of, signed, span
 from spectra.analysis import DECIDED
 
 
@@ -27,14 +27,15 @@ class Table:
 
 def with_span(ratio: Ratio) -> str:
     """A ratio as a change with its interval, for a cell."""
-    return f"{signed(ratio.value)} ({span(ratio)})" if ratio.bounded else signed(ratio.value)
+    return f"{signed(ratio.value, digits_of(ratio))} ({span(ratio)})"
 
 
 def plain_ratio(ratio: Ratio) -> str:
     """A ratio with its interval, for a cell."""
     if not np.isfinite(ratio.value):
         return "not reached"
-    return f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.bounded else f"{ratio.value:.2f}"
+    within = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio.bounded else "no interval"
+    return f"{ratio.value:.2f} ({within})"
 
 
 def summary(arms: Sequence[Arm], pairs: Sequence[Against], reference: Arm | None) -> Table:

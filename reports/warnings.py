@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports.arms import Arm
+from reports.budget import UNEQUAL, thousands, unequal_parameters
 from reports.words import FEW_SEEDS, count
-
-UNEQUAL = 0.02
-"""Trainable parameters may differ by this fraction and still count as equal."""
 
 
 def seeds(arms: Sequence[Arm]) -> list[str]:
@@ -36,9 +34,12 @@ def budget(arms: Sequence[Arm]) -> list[str]:
             + "."
         )
     parameters = {arm.label: arm.mean_record("trainable_parameters") for arm in arms}
-    if max(parameters.values()) > (1 + UNEQUAL) * min(parameters.values()):
-        listed = "; ".join(f"{k} {v:,.0f}".replace(",", " ") for k, v in parameters.items())
+    if unequal_parameters(list(parameters.values())):
+        listed = "; ".join(f"{k} {thousands(v)}" for k, v in parameters.items())
         said.append(f"The arms differ in trainable parameters by more than {UNEQUAL:.0%}: {listed}.")
+    batches = {arm.label: arm.config.get("batch") for arm in arms}
+    if len(set(map(str, batches.values()))) > 1:
+        said.append("The batch sizes differ: " + "; ".join(f"{k} {v}" for k, v in batches.items()) + ".")
     return said
 
 

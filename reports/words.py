@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reports.arms import Arm
 from reports.base import Base
+from reports.budget import unequal
 from reports.compare import Against, error_against_base, spectral_distance, to_heldout
 from reports.statistics import Ratio
 
@@ -21,6 +22,9 @@ class Said:
 
     claim: str
     support: str = ""
+    kind: str = ""
+    short: str = ""
+    """What is enough of the support once another sentence of this kind has given it in full."""
 
     @property
     def text(self) -> str:
@@ -33,89 +37,112 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def percent(ratio: float) -> str:
-    """A ratio as a change without sign: 0.953 is `4.7 %`; two digits that mean something."""
-    change = abs(ratio - 1) * 100
-    return f"{change:.0f} %" if change >= 19.95 else f"{change:.1f} %" if change >= 0.1 else f"{change:.2f} %"
+def digits_of(*ratios: Ratio | float) -> int:
+    """Decimals with which percentages that stand together are written: few, but no change becomes zero by them."""
+    values = [v for r in ratios for v in ((r.value, r.low, r.high) if isinstance(r, Ratio) else (r,))]
+    changes = [abs(v - 1) * 100 for v in values if np.isfinite(v) and v <= 3 and v != 1]
+    enough = 0 if max(changes, default=0) >= 19.95 else 1
+    while enough < 2 and any(round(change, enough) == 0 for change in changes):
+        enough += 1
+    return enough
 
 
-def change(ratio: float, less: str = "lower", more: str = "higher") -> str:
+def percent(ratio: float, digits: int | None = None) -> str:
+    """A ratio as a change without sign: 0.953 is `4.7 %`; digits that mean something, or as many as are asked for."""
+    return f"{abs(ratio - 1) * 100:.{digits_of(ratio) if digits is None else digits}f} %"
+
+
+def change(ratio: float, less: str = "lower", more: str = "higher", digits: int | None = None) -> str:
     """`4.7 % lower`; a large ratio is given as a factor."""
     if not np.isfinite(ratio):
         return "beyond measure"
     if ratio > 3:
         return f"{ratio:.3g} times as high" if more == "higher" else f"{ratio:.3g} times as much"
-    return f"{percent(ratio)} {less if ratio < 1 else more}"
+    return f"{percent(ratio, digits)} {less if ratio < 1 else more}"
 
 
-def signed(ratio: float) -> str:
+def signed(ratio: float, digits: int | None = None) -> str:
     """A ratio as a signed change for tables and axes: `−4.7 %`; from 3 on, a factor."""
     if not np.isfinite(ratio):
         return "–"
     if ratio > 3:
         return f"× {ratio:.2g}"
     sign = "−" if ratio < 1 else "+"
-    return f"{sign}{percent(ratio)}"
+    return f"{sign}{percent(ratio, digits)}"
 
 
-def span(ratio: Ratio) -> str:
+def span(ratio: Ratio, digits: int | None = None) -> str:
     """An interval for tables: `−6.4 % to −3.0 %`."""
-    return f"{signed(ratio.low)} to {signed(ratio.high)}" if ratio.bounded else "no interval"
+    digits = digits_of(ratio) if digits is None else digits
+    return f"{signed(ratio.low, digits)} to {signed(ratio.high, digits)}" if ratio.bounded else "no interval"
+
+
+def cells(ratio: Ratio) -> str:
+    """The repeats behind a number, in short: `3 seeds × 16 samples`."""
+    return f"{count(ratio.seeds, 'seed')} × {count(ratio.samples, 'sample')}"
 
 
 def repeats(ratio: Ratio, paired: bool = True) -> str:
     """Which repeats an interval is over, in words."""
-    cells = "paired over " if paired else "over "
+    how = "paired over " if paired else "over "
     if ratio.seeds == 1:
         samples = count(ratio.samples, "validation sample")
-        return f"{cells}{samples} of one training seed, so it says nothing of other seeds"
-    return f"{cells}{count(ratio.seeds, 'training seed')} and {count(ratio.samples, 'validation sample')}"
+        return f"{how}{samples} of one training seed, so it says nothing of other seeds"
+    return f"{how}{count(ratio.seeds, 'training seed')} and {count(ratio.samples, 'validation sample')}"
 
 
 def interval(ratio: Ratio, less: str = "lower", more: str = "higher") -> str:
     """`95 % interval 3.0 % to 6.4 % lower`."""
     if not ratio.bounded:
         return "no interval"
+    digits = digits_of(ratio)
     if (ratio.low < 1) == (ratio.high < 1) and ratio.high <= 3:
         near, far = sorted((ratio.low, ratio.high), key=lambda r: abs(r - 1))
-        return f"95 % interval {percent(near)} to {percent(far)} {less if ratio.low < 1 else more}"
-    return f"95 % interval {change(ratio.low, less, more)} to {change(ratio.high, less, more)}"
+        return f"95 % interval {percent(near, digits)} to {percent(far, digits)} {less if ratio.low < 1 else more}"
+    return f"95 % interval {change(ratio.low, less, more, digits)} to {change(ratio.high, less, more, digits)}"
 
 
 def about_error(pair: Against) -> Said:
-    """The verdict on one pair of arms: final validation error."""
+    """The verdict on one pair of arms: final validation error, and whether both were given the same."""
     ratio, arm, other = pair.error, pair.arm.label, pair.other.label
+    changed, budget = change(ratio.value, digits=digits_of(ratio)), unequal(pair.arm, pair.other)
     support = f"{interval(ratio)}; {ratio.estimand}, {repeats(ratio)}"
+    short = f"{interval(ratio)}; ratio of mean errors, {cells(ratio)}"
+    after = f", {budget}" if budget else ""
     if not ratio.bounded:
-        return Said(
-            f"{arm} ends {change(ratio.value)} in validation error than {other}, one value without an interval", support
-        )
+        claim = f"{arm}{after}{',' * bool(after)} ends {changed} in validation error than {other}"
+        return Said(f"{claim}, one value without an interval", support, "error", short)
     if not ratio.differs:
-        claim = f"No difference was found between {arm} and {other}: final validation error {change(ratio.value)}"
-        unseen = (
-            f"; less than about {percent(np.exp(ratio.resolution))} could not be seen here" if ratio.resolution else ""
-        )
-        return Said(claim, f"{support}; the interval includes no difference{unseen}")
+        claim = f"No difference was found between {arm} and {other}{after}: final validation error {changed}"
+        least = percent(np.exp(ratio.resolution), digits_of(ratio)) if ratio.resolution else ""
+        unseen = f"; less than about {least} could not be seen here" if least else ""
+        return Said(claim, f"{support}; the interval includes no difference{unseen}", "error", f"{short}{unseen}")
     verb = "helped" if ratio.value < 1 else "did worse"
-    return Said(f"{arm} {verb}: its final validation error is {change(ratio.value)} than that of {other}", support)
+    claim = f"{arm} {verb}{after}: its final validation error is {changed} than that of {other}"
+    return Said(claim, support, "error", short)
 
 
 def about_steps(pair: Against) -> Said:
     """How soon an arm reaches the other's final error."""
     ratio, arm, other = pair.steps, pair.arm.label, pair.other.label
+    budget = unequal(pair.arm, pair.other)
+    given = f"{arm}, {budget}," if budget else arm
     if not pair.pairs:
         return Said(f"{arm} and {other} share no training seed, so their steps to a common error are not compared")
     if not np.isfinite(ratio.value):
         missed = f"{pair.pairs - pair.reached} of {count(pair.pairs, 'training seed')}"
-        return Said(f"{arm} does not reach the final error of {other} within its training in {missed}", ratio.estimand)
-    claim = f"{arm} reaches the final error of {other} after {ratio.value:.2f} times the steps that {other} took"
+        return Said(
+            f"{given} does not reach the final error of {other} within its training in {missed}", ratio.estimand
+        )
+    claim = f"{given} reaches the final error of {other} after {ratio.value:.2f} times the steps that {other} took"
     over = count(ratio.seeds, "training seed")
     if ratio.seeds == 1:
         over = f"{count(ratio.samples, 'validation sample')} of one training seed"
     if not ratio.bounded:
         return Said(claim, f"no interval: some resampled curves never reach it; over {over}; {ratio.estimand}")
     tail = "" if ratio.differs else "; the interval includes no difference"
-    return Said(claim, f"95 % interval {ratio.low:.2f} to {ratio.high:.2f} over {over}; {ratio.estimand}{tail}")
+    found = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f} over {over}"
+    return Said(claim, f"{found}; {ratio.estimand}{tail}", "steps", f"{found}; ratio of steps{tail}")
 
 
 def about_levels(pair: Against) -> Said:
@@ -123,36 +150,39 @@ def about_levels(pair: Against) -> Said:
     total, arm, other = len(pair.levels), pair.arm.label, pair.other.label
     lower = sum(r.differs and r.value < 1 for r in pair.levels)
     higher = sum(r.differs and r.value > 1 for r in pair.levels)
-    return Said(
-        f"The error of {arm} is lower than that of {other} at {lower} and higher at {higher} of {total} noise levels",
-        f"each 95 % interval by itself; with all {total} taken together, by Bonferroni, a difference holds "
-        f"at {pair.holding}",
+    claim = (
+        f"The error of {arm} is lower than that of {other} at {lower} and higher at {higher} of {total} noise levels"
     )
+    each = f"{pair.levels[0].estimand}, {repeats(pair.levels[0])}; each 95 % interval by itself"
+    together = f"with all {total} taken together, by Bonferroni, a difference holds at {pair.holding}"
+    held = f"together, a difference holds at {pair.holding}"
+    short = f"ratios of mean errors, {cells(pair.levels[0])}; 95 % intervals; {held}"
+    return Said(claim, f"{each}; {together}", "levels", short)
 
 
 def about_base(arms: Sequence[Arm]) -> Said:
     """How far each arm came from the untrained model."""
     parts = [(arm, error_against_base(arm)) for arm in arms]
-    told = [f"{arm.label} {signed(r.value)} (95 % interval {span(r)})" for arm, r in parts]
-    first = parts[0][1]
+    first, digits = parts[0][1], digits_of(*(r for _, r in parts))
+    told = [f"{arm.label} {signed(r.value, digits)} ({span(r, digits)})" for arm, r in parts]
     claim = f"Against the untrained base model, the final validation error changes by: {'; '.join(told)}"
-    return Said(claim, f"{first.estimand}, {repeats(first)}")
+    return Said(claim, f"95 % intervals in brackets; {first.estimand}, {repeats(first)}")
 
 
 def about_spectrum(arms: Sequence[Arm]) -> Said:
     """Where the base model's spectrum is furthest from the held-out pictures, and what each arm makes of it."""
     base = to_heldout(arms[0], "base")
     band = int(np.argmax([abs(np.log(r.value)) for r in base]))
-    told = []
-    for arm in arms:
-        ratio = to_heldout(arm)[band]
+    there = [to_heldout(arm)[band] for arm in arms]
+    told, digits = [], digits_of(*there, base[band].value)
+    for arm, ratio in zip(arms, there, strict=True):
         match = "" if ratio.differs else ", no difference from held-out pictures found"
-        told.append(f"{arm.label} {signed(ratio.value)} ({span(ratio)}{match})")
-    ratio = to_heldout(arms[0])[band]
+        told.append(f"{arm.label} {signed(ratio.value, digits)} ({span(ratio, digits)}{match})")
+    ratio = there[0]
     seeds = "" if ratio.seeds == 1 else f"{count(ratio.seeds, 'training seed')} and "
     return Said(
         f"Against held-out pictures, the base model's are furthest off in band {band}, "
-        f"with {change(base[band].value, 'less', 'more')} energy; the trained ones there: {'; '.join(told)}",
+        f"with {change(base[band].value, 'less', 'more', digits)} energy; the trained ones there: {'; '.join(told)}",
         f"95 % intervals over {seeds}{count(ratio.samples, 'prompt')}; {ratio.estimand}",
     )
 
@@ -192,15 +222,29 @@ def about_seeds(arms: Sequence[Arm]) -> Said | None:
     return Said(claim, "intervals are wide for that reason; five seeds or more are advisable")
 
 
+def unsure(pair: Against) -> bool:
+    """True where a ratio of steps has a value but no interval."""
+    return bool(np.isfinite(pair.steps.value)) and not pair.steps.bounded
+
+
+def brief(said: Sequence[Said]) -> list[Said]:
+    """The same sentences, each with its short support where one of its kind came before."""
+    kinds = [one.kind for one in said]
+    again = [bool(one.short) and one.kind in kinds[:i] for i, one in enumerate(said)]
+    return [
+        replace(one, support=one.short) if said_before else one for one, said_before in zip(said, again, strict=True)
+    ]
+
+
 def say(arms: Sequence[Arm], pairs: Sequence[Against], base: Base | None) -> list[Said]:
-    """Everything the report says in words, the most important first."""
+    """Everything the report says in words, the most important first; ratios without an interval come last."""
     main, few = pairs[:1], about_seeds(arms)
     twins = [pair for pair in pairs[1:] if pair.other is not main[0].other]
     others = [pair for pair in pairs[1:] if pair.other is main[0].other]
-    said = [about_error(p) for p in main] + [about_steps(p) for p in main]
-    said += [about_error(p) for p in twins] + [about_error(p) for p in others] + [about_steps(p) for p in others]
+    said = [about_error(p) for p in main] + [about_steps(p) for p in main if not unsure(p)]
+    said += [about_error(p) for p in [*twins, *others]] + [about_steps(p) for p in others if not unsure(p)]
     said += [few] if few and pairs else []
     said += [about_base(arms), about_spectrum(arms), about_distance(arms)]
     said += [about_bands(base)] if base else []
-    said += [about_levels(pair) for pair in pairs]
-    return said + ([few] if few and not pairs else [])
+    said += [about_levels(pair) for pair in pairs] + [about_steps(p) for p in [*main, *others] if unsure(p)]
+    return brief(said + ([few] if few and not pairs else []))

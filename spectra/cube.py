@@ -57,7 +57,7 @@ def resume(store: StoreLike, header: Header) -> None:
 def check_resume(store: StoreLike, resume: Resume) -> None:
     """Hold a store against what the caller wants: `must` needs a cube, `never` needs none. Raises UserError."""
     if resume == "never" and stores.exists(store):
-        raise UserError(f"{store} exists already; choose another place or allow resuming it")
+        raise UserError(f"{store} exists already; choose another place or give --resume allow")
     if resume == "must" and not stores.exists(store):
         raise UserError(f"there is no cube at {store} to resume")
 

@@ -155,10 +155,25 @@ def shares_panel(ax: Axes, cube: xr.Dataset, signal: str) -> None:
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
     middle = values[-1].cumsum() - values[-1] / 2
     words = [f"{label}  {100 * v:.0f} %" for label, v in zip(band_labels(cube), values[-1], strict=True)]
-    for y, word, colour in zip(_apart(middle, 0.085), words, colours, strict=True):
+    for y, word, colour in zip(apart(middle, 0.085), words, colours, strict=True):
         _beside(ax, y, word, colour)
     _steps(ax, cube, int(step[-1]))
     return None
+
+
+def energy_per_mode(cube: xr.Dataset) -> tuple[Array, Array] | None:
+    """Radial frequencies (radius,) and the latent's energy per DCT mode and channel (step, radius); None if unrecorded.
+
+    Unit white noise is flat at 1.  Means are over prompts; radii that hold no mode of the grid are left out.
+    """
+    grid = json.loads(cube.attrs.get("grid", "null"))
+    if "latent" not in cube.signal.values or grid is None:
+        return None
+    modes = radial_modes(cube.sizes["radius"], *grid)
+    spectrum = select(cube, "latent").spectrum.transpose("run", "step", "radius").values.astype(np.float64)
+    fields = cube.sizes["channel"] * cube.sizes.get("frame", 1)
+    power = cluster_means(spectrum, prompts_of(cube)).mean(0)[:, modes > 0] / modes[modes > 0] / fields
+    return cube.radius.values[modes > 0].astype(np.float64), power
 
 
 def spectrum_panel(ax: Axes, cube: xr.Dataset, lines: int = 6) -> None:
@@ -166,22 +181,17 @@ def spectrum_panel(ax: Axes, cube: xr.Dataset, lines: int = 6) -> None:
     from matplotlib import colormaps
 
     ax.set_title("Radial spectrum of the latent, noise to sample")
-    grid = json.loads(cube.attrs.get("grid", "null"))
-    if "latent" not in cube.signal.values or grid is None:
+    found, last = energy_per_mode(cube), cube.sizes["step"] - 1
+    if found is None:
         return _say(ax, "not recorded")
-    modes = radial_modes(cube.sizes["radius"], *grid)
-    spectrum = select(cube, "latent").spectrum.transpose("run", "step", "radius").values.astype(np.float64)
-    fields = cube.sizes["channel"] * cube.sizes.get("frame", 1)
-    power = cluster_means(spectrum, prompts_of(cube)).mean(0) / np.maximum(modes, 1) / fields
-    some, last = modes > 0, cube.sizes["step"] - 1
-    radius = cube.radius.values[some]
+    radius, power = found
     for i in np.unique(np.linspace(0, last, lines).round().astype(int)):
         at = i / max(last, 1)
         ends = i in (0, last)
-        ax.plot(radius, power[i, some], color=colormaps["Greys"](0.35 + 0.6 * at), linewidth=2.2 if ends else 1.0)
+        ax.plot(radius, power[i], color=colormaps["Greys"](0.35 + 0.6 * at), linewidth=2.2 if ends else 1.0)
     ax.set_yscale("log")
     ax.set_xscale("log")
-    _spectrum_labels(ax, cube, radius, power[:, some])
+    _spectrum_labels(ax, cube, radius, power)
     return None
 
 
@@ -193,7 +203,7 @@ def _spectrum_labels(ax: Axes, cube: xr.Dataset, radius: Array, power: Array) ->
     _decades(ax, power[power > 0])
     ax.set_xlabel("radial frequency, cycles per latent pixel")
     ax.set_ylabel("energy per mode")
-    ends = _apart(np.log([power[0, -1], power[-1, -1]]), 0.05 * float(np.ptp(np.log(power[power > 0]))))
+    ends = apart(np.log([power[0, -1], power[-1, -1]]), 0.05 * float(np.ptp(np.log(power[power > 0]))))
     for y, word, colour in zip(np.exp(ends), ("noise", "sample"), ("#8c8c8c", INK), strict=True):
         _text(ax, radius[-1] * 1.08, y, word, color=colour, va="center", fontsize=8.5, fontweight="bold")
     _band_strip(ax, cube, radius[0] * 0.9, radius[-1] * 1.05)
@@ -264,7 +274,7 @@ def _has_coherence(cube: xr.Dataset) -> bool:
     return bool(np.isfinite(cube.coherence.values[:, :-1]).all()) and cube.sizes["step"] > 1
 
 
-def _apart(positions: Array, gap: float) -> Array:
+def apart(positions: Array, gap: float) -> Array:
     """Ascending or descending positions, moved as little as is simple until neighbours are `gap` apart."""
     order = np.argsort(positions, kind="stable")
     y = np.asarray(positions, np.float64)[order]

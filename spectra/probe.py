@@ -11,6 +11,7 @@ from spectra import cube, stores
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.families import family_of
+from spectra.prompts import quiet_cuts, warn_cut
 from spectra.provenance import guidance
 from spectra.record import record
 
@@ -68,6 +69,7 @@ def probe(
     ) as recorder:
         recorder.check_call(arguments)
         done = _complete(out, guidance(recorder.arguments_of(arguments)), recorder.active_adapter())
+        warn_cut(pipe, list(dict.fromkeys(prompts)), "prompt")
         _generate(pipe, tasks, done, batch, arguments, progress or (lambda done, total: None))
     return cube.open_cube(out)
 
@@ -128,7 +130,8 @@ def _generate(
     for group in _batches(tasks, done, batch):
         own = {"prompt": [task.prompt for task in group], "generator": [_generator(task.seed) for task in group]}
         try:
-            pipe(**own, **arguments)
+            with quiet_cuts():
+                pipe(**own, **arguments)
         except UserError:
             raise
         except (TypeError, ValueError) as error:  # what pipelines raise for arguments that do not suit them

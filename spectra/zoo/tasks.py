@@ -5,6 +5,7 @@ Written as ordinary image folders: `0000.png` beside `0000.txt`, a `train` folde
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,3 +108,17 @@ def write_task(name: str, folder: Path, seed: int = 7) -> None:
             pixels = (picture * 255).round().astype(np.uint8)
             Image.fromarray(pixels).save(folder / part / f"{index:04d}.png")
             (folder / part / f"{index:04d}.txt").write_text(caption + "\n")
+
+
+def main() -> None:
+    """Write one task's folders: `python -m spectra.zoo.tasks style pictures`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("task", choices=list(TASKS))
+    parser.add_argument("folder", type=Path)
+    args = parser.parse_args()
+    write_task(args.task, args.folder)
+    print(f"{args.folder} holds the pictures of the task '{args.task}'")
+
+
+if __name__ == "__main__":
+    main()

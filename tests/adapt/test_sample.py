@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 from PIL import Image
 
-from adapt.sample import file_name, sample
+from adapt.sample import _write, file_name, read_facts, sample
 from spectra.errors import UserError
 from tests.adapt.small import finished, model
 from tests.tiny import tiny_sd
@@ -36,7 +36,10 @@ def test_the_adapter_folder_of_a_run_and_one_on_its_own_draw_the_same(tmp_path: 
     settings: dict[str, Any] = {"prompts": ["x"], "seeds": [0, 1], "steps": 2, "guidance": 1.0}
     first = sample(inside, out=tmp_path / "a", **settings)
     second = sample(alone, out=tmp_path / "b", model=str(model("sd")), **settings)
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    for one, other in zip(first, second, strict=True):
+        with Image.open(one) as mine, Image.open(other) as theirs:
+            assert mine.tobytes() == theirs.tobytes()
+    assert [read_facts(path)["adapter"] for path in (first[0], second[0])] == [finished("lora").path.name, "mine"]
     with pytest.raises(UserError, match="does not say which model"):
         sample(alone, out=tmp_path / "c", **settings)
 
@@ -118,3 +121,28 @@ def test_a_folder_that_is_no_run_and_an_output_that_is_a_file_are_refused(tmp_pa
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot write pictures"):
         sample(finished("lora").path, ["x"], [0], tmp_path / "file")
+
+
+@pytest.mark.parametrize("prompt", ["a red circle", "Ünï \x00 赤い円\n", "\udcff"])
+def test_a_picture_says_how_it_was_made(tmp_path: Path, prompt: str) -> None:
+    facts: dict[str, Any] = {"prompt": prompt, "seed": 2**63 - 1, "steps": 3, "guidance": 1.5, "adapter": "mine"}
+    path = _write(np.zeros((4, 4, 3), np.uint8), tmp_path / "x.png", facts)
+    assert read_facts(path) == facts | {"prompt": prompt.replace("\udcff", "?")}
+
+
+def test_pictures_of_an_earlier_call_are_replaced_only_when_asked(tmp_path: Path) -> None:
+    run, out = finished("lora").path, tmp_path / "out"
+    settings: dict[str, Any] = {"steps": 1, "guidance": 1.0}
+    sample(run, ["x"], [0, 1], out, **settings)
+    with pytest.raises(UserError, match=r"0000-x-seed0\.png; choose another or give --overwrite"):
+        sample(run, ["y"], [0], out, **settings)
+    (out / "notes.txt").write_text("mine")
+    sample(run, ["y"], [0], out, overwrite=True, **settings)
+    assert sorted(path.name for path in out.iterdir()) == ["0000-y-seed0.png", "notes.txt"]
+
+
+def test_pictures_of_someone_else_are_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(UserError, match="left alone"):
+        sample(finished("lora").path, ["x"], [0], tmp_path, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]

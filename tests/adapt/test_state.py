@@ -47,7 +47,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
 def test_an_existing_run_is_kept_unless_it_may_be_replaced(tmp_path: Path) -> None:
     out = tmp_path / "a"
     write_run(out)
-    with pytest.raises(UserError, match="exists; choose another name"):
+    with pytest.raises(UserError, match="exists; choose another name, remove it, or give --overwrite"):
         write_run(out, "second")
     assert (out / "file").read_text() == "first"
     write_run(out, "second", overwrite=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,9 @@ def test_training_fera_with_a_prior_prints_its_record(
     assert done.code == 0
     assert record["run"] == str(tmp_path / "fera")
     assert record["prior"]["path"] == str(probed)
+    assert record["error_before"] > 0
+    assert record["error_after"] > 0
+    assert record["set_aside"] is None
     assert (tmp_path / "fera" / "run.json").is_file()
 
 
@@ -64,7 +69,7 @@ def test_options_win_over_the_configuration_file(command: Command, model: Path, 
 
 
 def test_a_finished_run_is_replaced_only_when_asked(command: Command, run: Path, model: Path, pictures: Path) -> None:
-    assert "exists" in command("adapt", *train_words(model, pictures, run, "--method", "lora")).refused()
+    assert "or give --overwrite" in command("adapt", *train_words(model, pictures, run, "--method", "lora")).refused()
     assert command("adapt", *train_words(model, pictures, run, "--method", "lora", "--overwrite")).code == 0
 
 
@@ -72,7 +77,80 @@ def test_sampling_writes_a_picture_per_prompt_and_seed(command: Command, run: Pa
     words = ["--prompt", "a dot", "--prompt", "../dots", "--seeds", "0:2", "--steps", "1", "--out", tmp_path / "p"]
     found = json.loads(command("adapt", "sample", run, *words, "--json").out)["pictures"]
     assert len(found) == 4
-    assert {Path(path) for path in found} == set((tmp_path / "p").iterdir())
+    assert {Path(one["path"]) for one in found} == set((tmp_path / "p").iterdir())
+    assert [(one["prompt"], one["seed"]) for one in found] == [(p, s) for p in ("a dot", "../dots") for s in (0, 1)]
+    assert {(one["steps"], one["guidance"], one["adapter"]) for one in found} == {(1, 3.0, "lora")}
+    assert "give --overwrite" in command("adapt", "sample", run, *words).refused()
+    assert command("adapt", "sample", run, *words, "--overwrite").code == 0
+
+
+def test_an_empty_prompt_is_refused(command: Command, run: Path, tmp_path: Path) -> None:
+    assert "a prompt is empty" in command("adapt", "sample", run, "--prompt", "", "--out", tmp_path / "p").refused()
+
+
+def test_a_finished_training_says_what_it_reached_and_what_comes_next(
+    command: Command, model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    alone = shutil.copytree(pictures / "train", tmp_path / "alone")
+    out = tmp_path / "my run"
+    done = command("adapt", *train_words(model, Path(alone), out, "--method", "lora"))
+    assert done.code == 0
+    record = json.loads((out / "run.json").read_text())
+    assert re.search(r"Validation error: [\d.e-]+ -> [\d.e-]+ \([+-][\d.]+%\)", done.out)
+    assert "Measured on: 1 of 4 pictures, set aside as there is no held-out folder" in done.out
+    assert f"Trained parameters: {record['trainable_parameters']}" in done.out
+    assert f"{record['seconds_total']:.0f} s in all" in done.out
+    for name in ("sample", "report"):
+        assert f"adapt {name} '{out}' " in done.out
+
+
+def test_an_interrupted_training_says_that_nothing_was_kept(
+    command: Command, model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapt import loop
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "step_loss", stop)
+    done = command("adapt", *train_words(model, pictures, tmp_path / "run", "--method", "lora"))
+    assert (done.code, done.out) == (130, "")
+    assert "nothing of this run was kept" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_of_training_shows_the_defaults_of_its_configuration(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adapt.config import TrainConfig
+
+    monkeypatch.setenv("COLUMNS", "250")
+    lines = command("adapt", "train", "--help").out.splitlines()
+    shown = {found[1]: line for line in lines if (found := re.match(r"\W*--([a-z-]+)", line))}
+    for name in ("method", "steps", "batch", "rank", "experts", "fecl_weight", "seed"):
+        assert f"default: {TrainConfig.model_fields[name].default}." in shown[name.replace("_", "-")]
+    assert all("required" in shown[name] for name in ("model", "data", "out"))
+    assert "adapt settings" in shown["set"]
+
+
+def test_all_settings_are_listed(command: Command) -> None:
+    from adapt.config import TrainConfig
+
+    rows = json.loads(command("adapt", "settings", "--json").out)
+    assert [row["name"] for row in rows] == list(TrainConfig.model_fields)
+    assert "largest norm of the gradient; default: 1.0" in command("adapt", "settings").out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--steps", "3", "--set", "steps=4"), "--steps and --set steps=..."),
+        (("--target", "to_q", "--set", "targets=['to_k']"), "--target and --set targets=..."),
+        (("--set", "clip=1", "--set", "clip=2"), "--set clip=... is given twice"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_refused(command: Command, words: tuple[str, ...], said: str) -> None:
+    assert said in command("adapt", "train", "--model", "m", "--data", "d", "--out", "o", *words).refused()
 
 
 def test_a_report_is_one_file_and_its_sentences_are_printed(command: Command, run: Path, tmp_path: Path) -> None:
@@ -81,7 +159,20 @@ def test_a_report_is_one_file_and_its_sentences_are_printed(command: Command, ru
     assert str(tmp_path / "r.html") in made.out
     assert "<html" in (tmp_path / "r.html").read_text()
     found = json.loads(command("adapt", "report", run, "--out", tmp_path / "r.html", "--json").out)
-    assert found["sentences"][0] in made.out
+    printed = " ".join(made.out.split())
+    shown = [words for words in found["sentences"] if words in printed]
+    assert shown == found["sentences"][:3]
+    assert found["warnings"]  # one seed alone
+    assert all(f"- {words}" in printed.partition("Read with care:")[2] for words in found["warnings"])
+
+
+def test_a_report_is_printed_within_the_terminal(
+    command: Command, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    *lines, place = command("adapt", "report", run, "--out", tmp_path / "r.html").out.splitlines()
+    assert place.endswith("r.html")
+    assert max(map(len, lines)) <= 60
 
 
 def test_files_among_the_runs_are_named_and_left_out(command: Command, run: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli import common
-from cli.common import application, collect_prompts, emit, parse_seeds, run, sentence
+from cli.common import StoppedError, application, collect_prompts, emit, kept, parse_seeds, run, sentence
 from spectra.errors import UserError
+from tests.conftest import Command
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,12 @@ def test_a_range_of_seeds_is_pythons(start: int, count: int) -> None:
 def test_prompts_come_from_options_and_a_file_in_order(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("two\n\n  three, with # and spaces \n", encoding="utf-8")
     assert collect_prompts(["one"], tmp_path / "p.txt") == ["one", "two", "three, with # and spaces"]
+
+
+@pytest.mark.parametrize("empty", ["", "  \t"])
+def test_an_empty_prompt_is_refused(empty: str) -> None:
+    with pytest.raises(UserError, match="a prompt is empty"):
+        collect_prompts(["one", empty], None)
 
 
 def test_a_prompt_file_without_prompts_is_refused(tmp_path: Path) -> None:
@@ -85,7 +93,8 @@ def raising(error: BaseException) -> typer.Typer:
     [
         (UserError("the folder x is empty"), 2, "tool: the folder x is empty."),
         (PermissionError(13, "Permission denied", "/x"), 2, "tool: cannot use /x: Permission denied."),
-        (KeyboardInterrupt(), 130, "tool: stopped by the keyboard; what was finished is kept."),
+        (KeyboardInterrupt(), 130, "tool: stopped by the keyboard."),
+        (StoppedError("nothing was kept"), 130, "tool: stopped by the keyboard; nothing was kept."),
     ],
 )
 def test_a_failure_has_its_code_and_one_sentence(
@@ -121,3 +130,42 @@ def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFix
         progress("train", 1, 2)
     out, err = capsys.readouterr()
     assert out + err == ""
+
+
+def test_the_keyboard_is_answered_with_what_was_kept() -> None:
+    with pytest.raises(StoppedError, match="two runs"), kept(lambda: "two runs"):
+        raise KeyboardInterrupt
+
+
+def test_a_bar_says_what_is_done_before_anything_is_counted() -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(force_terminal=True, width=80)
+    bars = Progress(*common.bar_columns(), console=console)
+    task = bars.add_task("x", total=None, now="loading the model")
+    with console.capture() as shown:
+        console.print(bars.get_renderable())
+    assert "loading the model" in shown.get()
+    assert "?" not in shown.get()
+    bars.update(task, completed=1, total=2)
+    with console.capture() as shown:
+        console.print(bars.get_renderable())
+    assert "1/2" in shown.get()
+
+
+@pytest.mark.parametrize(("name", "words"), [("spectra", ("--version",)), ("adapt", ("--version",))])
+def test_both_commands_say_their_version(command: Command, name: str, words: tuple[str, ...]) -> None:
+    assert command(name, *words).out == f"{name} {version('spectra-adapt')}\n"
+
+
+def test_the_best_match_of_a_misspelt_option_comes_first(command: Command) -> None:
+    assert "(perhaps --steps, " in command("adapt", "train", "--stpes", "3").refused()
+
+
+def test_steps_below_one_are_refused_alike(command: Command) -> None:
+    said = {
+        command(name, *words, "--steps", "0").refused().partition(": ")[2].partition(";")[0]
+        for name, *words in (("spectra", "probe"), ("adapt", "train"), ("adapt", "sample", "x"))
+    }
+    assert said == {"--steps should be greater than or equal to 1"}

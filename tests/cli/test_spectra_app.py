@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -60,9 +61,39 @@ def test_probing_writes_a_cube_and_says_so_on_stdout_alone(model: Path, tmp_path
 
 def test_probing_again_adds_only_what_is_missing(command: Command, model: Path, tmp_path: Path) -> None:
     words = ["probe", "--model", model, "--prompt", "a dot", "--steps", "2", "--out", tmp_path / "c.zarr", "--json"]
-    assert json.loads(command("spectra", *words, "--seeds", "0:1").out)["runs"] == 1
-    assert json.loads(command("spectra", *words, "--seeds", "0:3").out)["runs"] == 3
-    assert "exists" in command("spectra", *words, "--resume", "never").refused()
+    for seeds, held in (("0:1", (1, 0, 1)), ("0:3", (3, 1, 2)), ("0:2", (3, 3, 0))):
+        facts = json.loads(command("spectra", *words, "--seeds", seeds).out)
+        assert (facts["runs"], facts["runs_before"], facts["runs_new"]) == held
+    assert "3 runs of 2 steps (3 there before, 0 new)" in command("spectra", *words[:-1], "--seeds", "0:3").out
+    assert "--resume allow" in command("spectra", *words, "--resume", "never").refused()
+
+
+def test_an_empty_prompt_is_refused(command: Command, model: Path, tmp_path: Path) -> None:
+    said = command("spectra", "probe", "--model", model, "--prompt", " ", "--out", tmp_path / "c.zarr").refused()
+    assert "a prompt is empty" in said
+
+
+@pytest.mark.parametrize("batches", [0, 1])
+def test_an_interrupted_probe_says_what_is_kept(
+    command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
+) -> None:
+    from spectra.record import _Call
+
+    calls: list[int] = []
+    finish = _Call.finish
+
+    def stop(call: _Call) -> None:
+        if len(calls) == batches:
+            raise KeyboardInterrupt
+        calls.append(1)
+        finish(call)
+
+    monkeypatch.setattr(_Call, "finish", stop)
+    words = ["--prompt", "a", "--seeds", "0:2", "--steps", "1", "--batch", "1", "--out", tmp_path / "c.zarr"]
+    stopped = command("spectra", "probe", "--model", model, *words)
+    assert stopped.code == 130
+    assert ("no new run was finished" if batches == 0 else "keeps 1 new run") in stopped.err
+    assert (tmp_path / "c.zarr").exists() == bool(batches)
 
 
 def test_prompts_are_read_from_a_file(command: Command, model: Path, tmp_path: Path) -> None:
@@ -79,6 +110,9 @@ def test_a_cube_is_shown_as_a_table_and_a_figure(command: Command, probed: Path,
     assert (shown.code, shown.err) == (0, "")
     assert "2 runs, 1 prompt, 3 steps" in shown.out
     assert "∞" in shown.out
+    words = " ".join(shown.out.split())
+    assert "where the band peaks" in words
+    assert "Share: of the latent's energy" in words
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in figure.parent.iterdir()] == ["figure.png"]
 
@@ -96,6 +130,26 @@ def test_the_table_as_json_has_shares_that_sum_to_one(command: Command, probed: 
 def test_by_default_the_figure_is_beside_the_cube(command: Command, probed: Path) -> None:
     assert command("spectra", "show", probed).code == 0
     assert probed.with_suffix(".png").is_file()
+
+
+def test_for_scripts_the_figure_is_drawn_only_when_asked(command: Command, probed: Path, tmp_path: Path) -> None:
+    cube = Path(shutil.copytree(probed, tmp_path / "c.zarr"))
+    assert json.loads(command("spectra", "show", cube, "--json").out)["figure"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["c.zarr"]
+
+
+def test_a_narrow_list_of_models_breaks_no_hub_id() -> None:
+    from rich.console import Console
+
+    from cli.spectra_app import _model_table
+    from spectra.models import MODELS
+
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(_model_table(narrow=True))
+    lines = shown.get().splitlines()
+    assert lines[0].startswith("Models")
+    assert all(any(model.source in line for line in lines) for model in MODELS.values() if not model.bundled)
 
 
 def test_models_are_listed_for_people_and_for_scripts(command: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets_cache import encode
+from datasets_cache import encode, encode_all
 from datasets_cache.encoding import CachedData
 from datasets_cache.families import decode_latents, encode_pixels, native_size
 from spectra.errors import UserError
@@ -164,3 +165,30 @@ def test_taking_rows_keeps_them_together(tmp_path: Path, pipe: Any) -> None:
     taken = rows(data.take([2, 0]))
     assert taken.items() <= rows(data).items()
     assert len(taken) == 2
+
+
+def test_pictures_that_are_enlarged_are_counted_cached_or_not(tmp_path: Path, pipe: Any) -> None:
+    for name, size in {"small": (63, 40), "low": (40, 64), "right": (64, 64), "large": (80, 100)}.items():
+        write_pictures(tmp_path / name, 2, size=size)
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="are (cut|enlarged)") as said:
+            encode(tmp_path / "small", pipe, tmp_path / "cache")
+        assert [str(one.message) for one in said] == ["2 pictures are smaller than 64 x 64 and are enlarged"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("low", "right", "large"):
+            encode(tmp_path / name, pipe, tmp_path / "cache")
+
+
+def test_several_folders_are_warned_about_once(tmp_path: Path, pipe: Any) -> None:
+    outer = write_pictures(tmp_path / "data", 2, size=(32, 32))
+    inner = write_pictures(outer / "held", 1, seed=1, size=(32, 32))
+    for path in (outer / "1.txt", inner / "0.txt"):
+        path.write_text("more than sixteen letters")
+    with pytest.warns(UserWarning, match="are (cut|enlarged)") as said:
+        data, held = encode_all([outer, inner], pipe, tmp_path / "cache")
+    assert (len(data), len(held)) == (2, 1)
+    assert [str(one.message) for one in said] == [
+        f"2 captions are longer than the 16 tokens this model reads and are cut (first: {outer / '1.txt'})",
+        "3 pictures are smaller than 64 x 64 and are enlarged",
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,23 @@ def test_metadata_in_another_encoding_are_named(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_bytes(b'{"file_name": "0.png", "text": "caf\xe9"}')
     with pytest.raises(UserError, match=r"metadata\.jsonl is not UTF-8 text"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("own", [0, 2])
+def test_pictures_in_a_sub_folder_are_refused_and_not_ignored(tmp_path: Path, own: int) -> None:
+    write_pictures(tmp_path / "train", own)
+    write_pictures(tmp_path / "train" / "sub" / "deep", 1)
+    with pytest.raises(UserError, match=re.escape(f"in its sub-folder {tmp_path / 'train' / 'sub' / 'deep'}, ")):
+        open_dataset(tmp_path / "train")
+
+
+def test_sub_folders_without_pictures_and_hidden_ones_and_splits_are_no_matter(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "pictures", 2)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "readme.txt").write_text("x")
+    write_pictures(folder / ".thumbnails", 1)
+    held = write_pictures(folder / "held", 1)
+    assert len(open_dataset(folder, apart=[held])) == 2
+    split, _ = find_splits(write_pictures(tmp_path / "data" / "train", 2).parent)
+    write_pictures(tmp_path / "data" / "heldout", 1)
+    assert len(open_dataset(split)) == 2

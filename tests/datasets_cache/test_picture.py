@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_cache.picture import decode
+from datasets_cache.picture import decode, is_small
 from spectra.errors import UserError
 
 
@@ -67,3 +67,13 @@ def test_a_torn_file_is_refused_by_name(keep: int) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     with pytest.raises(UserError, match=r"the picture folder/7\.png is"):
         decode(as_bytes(Image.fromarray(noise))[:keep], (16, 16), "folder/7.png")
+
+
+def test_a_turned_photo_is_measured_as_it_is_seen() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = Image.new("RGB", (6, 3))
+    assert is_small(as_bytes(lying), (4, 7))
+    assert not is_small(as_bytes(lying), (7, 4))
+    assert is_small(as_bytes(lying, exif=exif), (7, 4))
+    assert not is_small(as_bytes(lying, exif=exif), (4, 7))

@@ -36,6 +36,22 @@ def test_arms_of_one_method_are_told_apart_by_what_differs(tmp_path: Path) -> No
     assert reference.label == "LoRA (lr 0.008)"
 
 
+def test_an_arm_keeps_its_colour_whichever_others_there_are(tmp_path: Path) -> None:
+    kinds = [("lora", False), ("dora", False), ("fera", False), ("fera", True), ("loha", False)]
+    runs = read_runs([write_run(tmp_path / f"{m}{p}", m, p, samples=4) for m, p in kinds])
+    styles = {arm.label: arm.style for arm in group(runs)}
+    assert (styles["LoRA"], styles["FeRA without prior"], styles["FeRA with prior"]) == (0, 1, 2)
+    assert len(set(styles.values())) == 5
+    usual = [run for run in runs if run.record["method"] in ("lora", "fera")]
+    for few in (*([run] for run in usual), usual[:2], usual[1:]):
+        assert all(arm.style == styles[arm.label] for arm in group(few))
+
+
+def test_eight_arms_have_eight_colours(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / str(i), samples=4, config={"lr": i}) for i in range(8)]
+    assert sorted(arm.style for arm in group(read_runs(made))) == list(range(8))
+
+
 def test_places_of_files_make_no_arms(tmp_path: Path) -> None:
     made = [
         write_run(tmp_path / f"{i}", "fera", True, seed=i, samples=4, config={"prior": f"prior-{i}.json", "threads": i})

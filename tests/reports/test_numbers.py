@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from scipy import stats
 import reports
 from reports import Ratio, Report
 from reports.report import title_of
-from reports.tables import attributes
-from reports.words import change, interval, percent, signed
+from reports.tables import attributes, summary
+from reports.words import about_steps, change, interval, percent, say, signed, span
 from tests.reports.fixtures import write_cube, write_run
 
 
@@ -171,6 +172,70 @@ def test_arms_that_differ_in_more_than_the_method_are_warned_of(tmp_path: Path) 
     assert "different versions of diffusers, python, spectra-adapt, torch" in said
 
 
+def test_the_headline_says_where_the_arms_were_not_given_the_same(tmp_path: Path) -> None:
+    made = [
+        write_run(tmp_path / f"{method}{seed}", method, seed=seed, samples=8, effect=effect, steps=steps, config=config)
+        for method, effect, steps, config in (("lora", 0.4, 400, {}), ("fera", 0.6, 80, {"batch": 8, "lr": 0.01}))
+        for seed in range(2)
+    ]
+    report = reports.build(made)
+    given = "after 80 steps against 400, at batch size 8 against 16, at learning rate 0.01 against 0.004"
+    assert report.said[0].claim.startswith(f"FeRA without prior did worse, {given}: its final validation error")
+    assert report.said[1].claim.startswith(f"FeRA without prior, {given}, does not reach")
+    assert any("batch sizes differ" in said for said in report.warnings)
+
+
+def test_the_headline_says_where_trainable_parameters_differ(tmp_path: Path) -> None:
+    made = [
+        write_run(tmp_path / method, method, samples=8, effect=effect, record={"trainable_parameters": size})
+        for method, effect, size in (("lora", 0.4, 100_000), ("fera", 0.3, 200_000))
+    ]
+    said = reports.build(made).said[0].claim
+    assert said.startswith("FeRA without prior helped, with 200 000 trainable parameters against 100 000: its")
+
+
+def test_arms_given_the_same_have_a_plain_headline(report: Report) -> None:
+    assert report.said[0].claim.startswith("FeRA with prior helped: its")
+
+
+def test_settings_that_both_labels_say_are_not_said_again(tmp_path: Path) -> None:
+    made = [write_run(tmp_path / str(lr), samples=8, effect=10 * lr, config={"lr": lr}) for lr in (0.03, 0.05)]
+    assert "at learning rate" not in reports.build(made).sentences[0]
+
+
+def test_a_ratio_of_steps_without_an_interval_comes_after_what_has_one(report: Report) -> None:
+    pair = report.pairs[0]
+    bare = replace(pair, steps=replace(pair.steps, low=np.nan, high=np.nan))
+    said = say(report.arms, [bare, *report.pairs[1:]], report.base)
+    place = next(i for i, one in enumerate(said) if one.claim == about_steps(bare).claim)
+    assert place == len(said) - 1
+    assert "no interval" in said[place].text
+    row = next(row for row in summary(report.arms, [bare], report.reference).rows if row[0] == bare.arm.label)
+    assert f"{bare.steps.value:.2f} (no interval)" in row
+
+
+def test_a_long_support_is_given_in_full_once_and_every_sentence_keeps_its_repeats(report: Report) -> None:
+    for estimand in {pair.error.estimand for pair in report.pairs} | {pair.levels[0].estimand for pair in report.pairs}:
+        assert sum(estimand in said for said in report.sentences) == 1
+    compared = [s for s in report.sentences if "final validation error" in s and "base model" not in s]
+    compared += [s for s in report.sentences if "noise levels (" in s]
+    assert len(compared) >= 6
+    for said in compared:
+        assert "ratio" in said
+        assert "interval" in said
+        assert re.search(r"3 (training )?seeds", said)
+        assert re.search(r"12 (validation )?samples", said)
+
+
+def test_numbers_in_one_sentence_are_rounded_alike(report: Report) -> None:
+    assert interval(Ratio(0.5, 0.17, 0.847, 3, 8, "x")) == "95 % interval 15 % to 83 % lower"
+    assert span(Ratio(1.127, 1.014, 1.25, 3, 8, "x")) == "+1 % to +25 %"
+    assert interval(Ratio(0.986, 0.972, 0.9996, 3, 8, "x")) == "95 % interval 0.04 % to 2.80 % lower"
+    for said in report.sentences:
+        shown = re.findall(r"(\d+(?:\.\d+)?) %", re.sub(r"95 % intervals?", "", said))
+        assert len({len(number.partition(".")[2]) for number in shown}) <= 1, said
+
+
 def test_a_cube_whose_bands_come_late_says_never(tmp_path: Path) -> None:
     cube = write_cube(tmp_path / "c.zarr", runs=2, steps=12, late=True)
     report = reports.build([write_run(tmp_path / "a", samples=4)], cube)
@@ -186,7 +251,7 @@ def test_changes_are_worded_with_digits_that_mean_something() -> None:
     assert change(0.953) == "4.7 % lower"
     wide = Ratio(1.5, 0.8, 5.0, 3, 8, "x")
     assert interval(wide) == "95 % interval 20 % lower to 5 times as high"
-    assert interval(Ratio(0.9, 0.8, 0.95, 3, 8, "x")) == "95 % interval 5.0 % to 20 % lower"
+    assert interval(Ratio(0.9, 0.8, 0.95, 3, 8, "x")) == "95 % interval 5 % to 20 % lower"
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from spectra.analysis import emergence
-from spectra.bands import FilterBank
+from spectra.bands import FilterBank, radial_modes
 from spectra.errors import UserError
-from spectra.plots import _apart, band_colours, band_labels, overview, save
+from spectra.plots import apart, band_colours, band_labels, energy_per_mode, overview, save
 from tests.spectra.synthetic import synthetic_cube
 
 
@@ -136,10 +136,10 @@ def test_labels_give_the_range_of_scales(cube: xr.Dataset) -> None:
 
 def test_labels_are_moved_apart_and_keep_their_order() -> None:
     for values in ([0.1, 0.11, 0.12, 0.9], [0.9, 0.5, 0.49], [0.3]):
-        moved = _apart(np.array(values), 0.08)
+        moved = apart(np.array(values), 0.08)
         assert (np.diff(np.sort(moved)) > 0.079).all()
         assert (np.argsort(moved) == np.argsort(values)).all()
-    np.testing.assert_array_equal(_apart(np.array([0.1, 0.5]), 0.08), [0.1, 0.5])
+    np.testing.assert_array_equal(apart(np.array([0.1, 0.5]), 0.08), [0.1, 0.5])
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -152,3 +152,14 @@ def test_a_place_that_cannot_be_written_is_named(cube: xr.Dataset, tmp_path: Pat
     for path in (tmp_path / "none" / "a.png", tmp_path / "a.xyz"):
         with pytest.raises(UserError, match="cannot write a figure"):
             save(overview(cube), path)
+
+
+def test_unit_white_noise_has_energy_one_in_every_mode(cube: xr.Dataset) -> None:
+    white = np.array([radial_modes(cube.sizes["radius"], 16, 16)], float) * cube.sizes["channel"]
+    shape = [cube.spectrum.sizes[d] for d in ("run", "step", "signal")]
+    spectrum = np.broadcast_to(white, (*shape, white.size))
+    found = energy_per_mode(cube.assign(spectrum=(("run", "step", "signal", "radius"), spectrum)))
+    assert found is not None
+    np.testing.assert_allclose(found[1], 1)
+    assert found[1].shape == (cube.sizes["step"], len(found[0]))
+    assert energy_per_mode(cube.isel(signal=[1])) is None

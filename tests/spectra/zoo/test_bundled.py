@@ -32,7 +32,7 @@ def test_the_models_together_are_at_most_20_megabytes() -> None:
 
 
 def test_the_folder_opens_with_diffusers_alone() -> None:
-    pipe = StableDiffusionPipeline.from_pretrained(ZOO / "mini", torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(ZOO / "mini", dtype=torch.float32, safety_checker=None)
     pipe.set_progress_bar_config(disable=True)
     picture = pipe("a large red circle on a plain white background", num_inference_steps=4, output_type="np").images
     assert picture.shape == (1, 64, 64, 3)
@@ -40,7 +40,7 @@ def test_the_folder_opens_with_diffusers_alone() -> None:
 
 def test_the_flow_folder_opens_with_diffusers_alone() -> None:
     pipe = StableDiffusion3Pipeline.from_pretrained(
-        ZOO / "mini-flow", torch_dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
+        ZOO / "mini-flow", dtype=torch.float32, text_encoder_3=None, tokenizer_3=None
     )
     pipe.set_progress_bar_config(disable=True)
     caption = "a large red circle on a plain white background"
