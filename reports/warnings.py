@@ -85,7 +85,16 @@ def evaluations(arms: Sequence[Arm]) -> list[str]:
     return [coarse] if fewest < 6 else []
 
 
+def comparisons(arms: Sequence[Arm]) -> list[str]:
+    """Several comparisons, none of them corrected for their number."""
+    alone = (
+        f"{len(arms)} arms are compared and each 95 % interval stands by itself: one that only just excludes "
+        "no difference may be chance."
+    )
+    return [alone] if len(arms) > 2 else []
+
+
 def warnings(arms: Sequence[Arm]) -> list[str]:
     """All warnings, the weightiest first."""
-    checks = (seeds, budget, tuning, evaluations, pictures, software)
+    checks = (seeds, budget, comparisons, tuning, evaluations, pictures, software)
     return [text for check in checks for text in check(arms)]

@@ -159,6 +159,8 @@ def test_two_seeds_are_called_too_few(tmp_path: Path) -> None:
     report = reports.build(made)
     assert any("only 2 training seeds" in said for said in report.sentences)
     assert any("Few training seeds" in said for said in report.warnings)
+    several = any("each 95 % interval stands by itself" in said for said in report.warnings)
+    assert several == (len(report.arms) > 2)
 
 
 def test_arms_that_differ_in_more_than_the_method_are_warned_of(tmp_path: Path) -> None:
