@@ -14,13 +14,13 @@ from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.schema import (
     FORMAT,
-    ROWS,
     VERSION,
     Header,
     Runs,
     Variable,
     attributes,
     fixed_values,
+    rows,
     sizes,
     variables,
 )
@@ -42,7 +42,7 @@ def create(store: StoreLike, header: Header) -> None:
         raise UserError(f"{store} exists already; choose another place or resume it")
     with stores.new_group(store) as group:
         values = fixed_values(header)
-        for variable in variables(header.frames):
+        for variable in variables(header.parts):
             _create_array(group, variable, header, values.get(variable.name))
         group.attrs.update(attributes(header))
 
@@ -76,9 +76,10 @@ def append(store: StoreLike, runs: Runs) -> None:
         group = stores.open_group(store, "r+")
         start = _first_free(group)
         stop = start + len(runs.prompt)
-        for name in (*ROWS, "status"):
+        names = rows(_parts(group))
+        for name in (*names, "status"):
             _array(group, name).resize((stop, *_array(group, name).shape[1:]))
-        for name in ROWS:
+        for name in names:
             _array(group, name)[start:stop] = _row_values(getattr(runs, name))
         _array(group, "status")[start:stop] = np.ones(stop - start, np.uint8)
 
@@ -89,6 +90,7 @@ def read_header(store: StoreLike) -> Header:
     attrs: dict[str, Any] = dict(group.attrs)
     try:
         frames = _array(group, "frame").shape[0] if "frame" in group else None
+        temporal = json.loads(attrs["temporal"])
         timestep, signal_level, noise_level = (tuple(_read(group, name).tolist()) for name in LEVELS)
         return Header(
             tuple(json.loads(attrs["signals"])),
@@ -102,6 +104,9 @@ def read_header(store: StoreLike) -> Header:
             noise_level,
             facts={name: attrs[name] for name in json.loads(attrs["facts"])},
             notes={name: attrs[name] for name in json.loads(attrs["notes"])},
+            step=tuple(_read(group, "step").tolist()),
+            temporal=FilterBank.from_dict(temporal) if temporal else None,
+            blocks=tuple(_read(group, "block").tolist()) if "block" in group else (),
         )
     except Exception as error:  # damaged attributes and chunks surface as whatever their parsers raise
         raise UserError(f"{store} is a damaged cube: its description cannot be read ({error})") from error
@@ -153,7 +158,7 @@ def _labelled(store: StoreLike, group: zarr.Group) -> xr.Dataset:
     """All arrays, lazily. A writer that was killed between two resizes leaves several lengths: the shortest counts."""
     import xarray as xr
 
-    lengths = {name: _array(group, name).shape[0] for name in (*ROWS, "status")}
+    lengths = {name: _array(group, name).shape[0] for name in (*rows(_parts(group)), "status")}
     parts: list[xr.Dataset] = []
     for length in sorted(set(lengths.values())):
         others = [name for name, size in lengths.items() if size != length]
@@ -172,7 +177,9 @@ def open_checked(store: StoreLike) -> zarr.Group:
     if version != VERSION:
         raise UserError(f"{store} has cube format {version}, and this spectra reads format {VERSION}: update spectra")
     try:
-        missing = sorted({variable.name for variable in variables(None)} - {name for name, _ in group.arrays()})
+        missing = sorted(
+            {variable.name for variable in variables(_parts(group))} - {name for name, _ in group.arrays()}
+        )
     except Exception as error:  # as in stores.open_group
         raise UserError(f"{store} is a damaged cube: an array cannot be read ({error})") from error
     if missing:
@@ -200,7 +207,7 @@ def _level_differences(stored: Header, now: Header) -> list[str]:
 
 def _create_array(group: zarr.Group, variable: Variable, header: Header, values: Any) -> None:
     """An array of the schema: one chunk per run for data, one big chunk for coordinates."""
-    dims = variable.dimensions(header.frames)
+    dims = variable.dimensions(header.parts)
     shape = tuple(sizes(header)[dim] for dim in dims)
     rows = (RUN_CHUNK if len(dims) == 1 else 1,) if dims[0] == "run" else ()
     array: zarr.Array[Any] = group.create_array(
@@ -225,6 +232,12 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     array = group[name]
     assert isinstance(array, zarr.Array)
     return array
+
+
+def _parts(group: zarr.Group) -> list[str]:
+    """The optional parts of the schema that a cube has."""
+    parts: list[str] = json.loads(str(group.attrs.get("parts", "[]")))
+    return parts
 
 
 def _read(group: zarr.Group, name: str) -> NDArray[Any]:

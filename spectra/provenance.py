@@ -31,6 +31,9 @@ class Labels:
     draw: list[int]
     guidance_scale: list[float]
     adapter: list[str]
+    adapter_detail: list[str]
+    guidance_rule: list[str]
+    split: list[str]
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,9 @@ def labels(arguments: Mapping[str, Any], seeds: Seeds, count: int, adapter: str)
     negatives = _texts(arguments.get("negative_prompt"), len(prompts))
     seed, draw = seeds.per_sample(count)
     prompts, negatives = ([text for text in texts for _ in range(each)] for texts in (prompts, negatives))
-    return Labels(prompts, negatives, seed, draw, [guidance(arguments)] * count, [adapter] * count)
+    rule = ["cfg" if guidance(arguments) > 1 else "none"] * count
+    scales, adapters, nothing = [guidance(arguments)] * count, [adapter] * count, [""] * count
+    return Labels(prompts, negatives, seed, draw, scales, adapters, nothing, rule, nothing)
 
 
 def _prompts(arguments: Mapping[str, Any], count: int) -> list[str]:

@@ -218,5 +218,6 @@ def write_cube(
     append(path, Runs(
         energy.astype(np.float32), spectrum.astype(np.float32), coherence.astype(np.float32), prompts, [""] * runs,
         [i % 2 for i in range(runs)], [0] * runs, [1.0] * runs, adapter or [""] * runs,
+        [""] * runs, ["none"] * runs, [""] * runs,
     ))  # fmt: skip
     return path

@@ -37,6 +37,7 @@ def synthetic_cube(
         {
             "prompt": ("run", names), "seed": ("run", np.tile(np.arange(seeds), prompts)),
             "guidance_scale": ("run", np.ones(len(runs))), "adapter": ("run", np.full(len(runs), "", object)),
+            "guidance_rule": ("run", np.full(len(runs), "none", object)), "call": ("step", np.arange(steps + 1)),
             "step": np.arange(steps + 1), "timestep": ("step", 1000 * b), "noise_level": ("step", b),
             "signal_level": ("step", a), "log_snr": ("step", log_snr),
             "signal": np.array(SIGNALS, object), "channel": np.arange(shape[0]), "band": np.arange(bank.bands),

@@ -57,6 +57,9 @@ def runs(count: int, seed: int = 0, header: Header = HEADER) -> Runs:
         draw=[0] * count,
         guidance_scale=[1.5] * count,
         adapter=["style"] * count,
+        adapter_detail=[""] * count,
+        guidance_rule=["none"] * count,
+        split=[""] * count,
     )
 
 
@@ -265,7 +268,7 @@ def foreign(path: Path) -> None:
 
 
 def newer(path: Path) -> None:
-    zarr.open_group(path, mode="r+").attrs["format_version"] = 2
+    zarr.open_group(path, mode="r+").attrs["format_version"] = 3
 
 
 def as_file(path: Path) -> None:
@@ -295,7 +298,7 @@ def without(*names: str) -> Callable[[Path], None]:
         (shutil.rmtree, "there is no cube at"),
         (as_file, "it is a file"),
         (foreign, "not a cube that spectra wrote"),
-        (newer, "has cube format 2, and this spectra reads format 1"),
+        (newer, "has cube format 3, and this spectra reads format 2"),
         (without("zarr.json"), "it holds no zarr group"),
         (truncated("zarr.json"), "metadata is damaged"),
         (truncated("energy", "zarr.json"), "damaged cube"),
