@@ -46,7 +46,7 @@ class Header:
     `facts` are compared when a cube is resumed (model_hash, scheduler, family, dtype, ...), `notes` are only kept
     (model, command, versions). Both are text; structured values are JSON. `signal_level` and `noise_level` are the
     weights of x0 and noise in the state at each step, (steps,), and `step` says which step each call belongs to; empty,
-    each is its own. `temporal` is the filter bank along frames, in latent frames. `blocks` names blocks of the denoiser.
+    each is its own. `temporal` is the filter bank along frames, in latent frames. `blocks` names denoiser blocks.
     """
 
     signals: tuple[str, ...]
@@ -97,7 +97,7 @@ class Runs:
     """Complete runs, one row each: arrays as in the cube, and what tells the runs apart.
 
     `seed` is -1 where the noise did not come from a fresh seeded generator; `draw` counts the samples that one
-    generator gave in one call, 0 where each sample has its own. `adapter_detail` is JSON: a list of the adapters' names,
+    generator gave in one call, 0 where each sample has its own. `adapter_detail` is JSON: the adapters: their names,
     scales and content hashes. `guidance_rule` is "none" without guidance. `split` is empty where cond, uncond and
     guidance could be told apart (or were not asked for), else it says why not. Arrays that the header has no part for
     are None.
