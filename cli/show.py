@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.common import count, printable
 from spectra.errors import UserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import xarray as xr
     from rich.table import Table
 
@@ -83,23 +84,7 @@ def _step(value: float) -> str:
 
 
 def save_figure(cube: xr.Dataset, path: Path) -> Path:
-    """Draw the overview and write it, whole or not at all; the ending of the name says the format."""
-    import matplotlib as mpl
+    """Draw the overview and write it; the ending of the name says the format."""
+    from spectra.plots import overview, save
 
-    mpl.use("Agg")
-    from spectra.plots import overview
-
-    scratch = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        overview(cube).savefig(scratch, dpi=150, bbox_inches="tight")
-        scratch.replace(path)
-    except ValueError as error:
-        raise UserError(f"cannot write the figure {path} ({error}); name it .png, .svg or .pdf") from error
-    except OSError as error:
-        raise UserError(
-            f"cannot write the figure {path}: {error.strerror}; choose another place with --figure"
-        ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-    return path
+    return save(overview(cube), path)

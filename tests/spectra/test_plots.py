@@ -149,9 +149,11 @@ def test_the_same_cube_gives_the_same_bytes(cube: xr.Dataset, tmp_path: Path, su
 
 
 def test_a_place_that_cannot_be_written_is_named(cube: xr.Dataset, tmp_path: Path) -> None:
-    for path in (tmp_path / "none" / "a.png", tmp_path / "a.xyz"):
-        with pytest.raises(UserError, match="cannot write a figure"):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "a.png", tmp_path / "a.xyz"):
+        with pytest.raises(UserError, match="cannot write the figure"):
             save(overview(cube), path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_unit_white_noise_has_energy_one_in_every_mode(cube: xr.Dataset) -> None:
