@@ -7,6 +7,7 @@ colour blindness and grey printing.
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +57,8 @@ def save(figure: Figure, path: Path | str, dpi: int = 150) -> Path:
     except OSError as error:
         raise UserError(f"cannot write the figure {path}: {error.strerror or error}; choose another place") from None
     finally:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
     return path
 
 
