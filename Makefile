@@ -44,7 +44,7 @@ format: $(STAMP)  ## let ruff mend what it can
 	$(PY) -m ruff format .
 
 bench: $(STAMP)  ## ratios against other implementations; prints tables, writes JSON
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(ONE_THREAD) $(PY) $$file || exit 1; done
+	@for file in benchmarks/*.py; do echo "== $$file"; $(ONE_THREAD) $(PY) $$file || exit 1; done
 
 clean:  ## remove the environment, caches and what the demo wrote (not other runs)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs/demo

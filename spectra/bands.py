@@ -13,22 +13,36 @@ Band 0 is the lowest.  Everything up to `FilterBank.transfer` needs numpy only; 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from spectra.dct import (
+    Array,
+    coefficients,
+    constant,
+    dct_matrix,
+    from_coefficients,
+    result_kind,
+    squared_sums,
+    sums,
+)  # fmt: skip
 from spectra.errors import UserError
+from spectra.radial import positive_sizes, radial_modes, radial_spectrum, radial_sums, radii, radius
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
-Array = NDArray[np.float64]
+# What other modules ask of this one; the transform and the radial spectra live in modules of their own.
+__all__ = [
+    "Array", "FilterBank", "WhiteNoise", "coefficients", "coherence", "dct_matrix", "from_coefficients", "radial_modes",
+    "radial_spectrum", "radial_sums", "radii", "radius",
+]  # fmt: skip
+
+Energies = TypeVar("Energies", "Array", "Tensor")
 
 TRUNCATE = 4.0  # scipy's default: the kernel reaches int(4 * scale + 0.5) pixels to either side
 _FINEST = 0.5  # below about half a pixel a sampled Gaussian is the identity, and the band above it is empty
@@ -37,11 +51,16 @@ _LARGEST = 1e6  # pixels; kernels are sampled, so their length has to stay finit
 
 
 class WhiteNoise(NamedTuple):
-    """Band energies of one channel of unit white noise, each array (K,), in units of the noise variance (squared)."""
+    """Band energies of one channel of unit white noise: mean (K,), variance (K,), dof (K,), covariance (K, K).
+
+    For noise of variance v, energies have v times the mean and v^2 times the variance and covariance.  A band's energy
+    over its mean varies like a chi-squared of `dof` degrees of freedom over that number.
+    """
 
     mean: Array
     variance: Array
     dof: Array
+    covariance: Array
 
 
 @dataclass(frozen=True, init=False)
@@ -123,11 +142,29 @@ class FilterBank:
         return _transfer(self.scales, h, w)
 
     def white_noise(self, h: int, w: int) -> WhiteNoise:
-        """Energies of a channel of unit noise: mean `sum D^2`, variance `2 sum D^4`, dof `(sum D^2)^2 / sum D^4`."""
-        square = self.transfer(h, w) ** 2
-        mean, fourth = square.sum((1, 2)), (square**2).sum((1, 2))
-        dof = np.divide(mean**2, fourth, out=np.zeros_like(mean), where=fourth > 0)
-        return WhiteNoise(mean, 2 * fourth, dof)
+        """Energies of one channel of unit noise: mean `sum D_a^2`, covariance `2 sum D_a^2 D_b^2`, exact.
+
+        The effective degrees of freedom are `2 mean^2 / variance`; 0 for a band that does not exist on this grid.
+        """
+        square = self.transfer(h, w).reshape(self.bands, -1) ** 2
+        mean, covariance = square.sum(1), 2 * square @ square.T
+        variance = covariance.diagonal().copy()
+        dof = np.divide(2 * mean**2, variance, out=np.zeros_like(mean), where=variance > 0)
+        return WhiteNoise(mean, variance, dof, covariance)
+
+    def relative_to_noise(self, energies: Energies, h: int, w: int, variance: float = 1.0) -> Energies:
+        """Energies (..., K) of single channels, as multiples of what white noise of `variance` has on this grid.
+
+        White noise gives 1 in each band at every resolution, so values of different grids compare.  NaN in bands that
+        are empty on the grid.  Takes and returns a tensor or a numpy array.
+        """
+        if energies.shape[-1:] != (self.bands,):
+            raise UserError(f"energies of this bank are (..., {self.bands}), not {tuple(energies.shape)}")
+        if isinstance(energies, np.ndarray):
+            return energies / (_floor(self.scales, h, w) * variance)
+        kind = result_kind(energies)
+        relative: Energies = energies / (constant(_floor, (self.scales, h, w), energies.device, kind) * variance)
+        return relative
 
     def coefficients(self, x: Tensor) -> Tensor:
         """Orthonormal DCT-II coefficients of x (..., h, w), same shape; the squares sum to ||x||^2."""
@@ -136,7 +173,7 @@ class FilterBank:
     def split(self, x: Tensor) -> Tensor:
         """The bands of x (..., h, w) as fields (..., K, h, w), which sum to x."""
         X = coefficients(x)
-        return from_coefficients(X.unsqueeze(-3) * self._weights(X, 1)).to(_kind(x))
+        return from_coefficients(X.unsqueeze(-3) * self._weights(X, 1)).to(result_kind(x))
 
     def energies(self, x: Tensor) -> Tensor:
         """||B_b x||^2 of x (..., h, w), (..., K): the sum of squares of each band, per channel."""
@@ -146,39 +183,24 @@ class FilterBank:
         """<x, B_b x> of x (..., h, w), (..., K): the additive form, which sums to ||x||^2."""
         return self._contract(x, 1)
 
+    def weigh(self, square: Tensor) -> Tensor:
+        """`sum D_b^2 * square` over the grid, (..., h, w) -> (..., K): energies of what was transformed before.
+
+        `square` are squared coefficients, or products of those of two fields for <B_b x, B_b y>.
+        """
+        return sums(square, self._weights(square, 2))
+
     def shares(self, x: Tensor) -> Tensor:
         """Energies of x (..., h, w) over their sum, (..., K).  They sum to 1; a field of zeros has shares of 0."""
         energy = self.energies(x)
         return energy / _positive(energy.sum(-1, keepdim=True))
 
     def _contract(self, x: Tensor, exponent: int) -> Tensor:
-        square = coefficients(x).square()
-        return _sums(square, self._weights(square, exponent)).to(_kind(x))
+        return squared_sums(x, _transfer_power, self.scales, exponent).to(result_kind(x))
 
     def _weights(self, x: Tensor, exponent: int) -> Tensor:
         """D_b^exponent on the grid, device and type of x, (K, h, w)."""
-        return _constant(_transfer_power, (self.scales, *x.shape[-2:], exponent), x.device, x.dtype)
-
-
-def coefficients(x: Tensor) -> Tensor:
-    """Orthonormal DCT-II coefficients of x (..., h, w), same shape.
-
-    The mean is taken out before the products and put back into coefficient (0, 0): a digit or more in float32.
-    """
-    h, w = _field(x).shape[-2:]
-    kind = _working_kind(x)
-    x = x.to(kind)
-    rows, columns = (_constant(dct_matrix, (n,), x.device, kind) for n in (h, w))
-    mean = x.mean((-2, -1), keepdim=True)
-    with _full_precision(x):
-        return rows @ (x - mean) @ columns.mT + mean * _constant(_constant_mode, (h, w), x.device, kind)
-
-
-def from_coefficients(X: Tensor) -> Tensor:
-    """The field (..., h, w) whose orthonormal DCT-II coefficients are X (..., h, w), in the type of X."""
-    rows, columns = (_constant(dct_matrix, (n,), X.device, X.dtype) for n in X.shape[-2:])
-    with _full_precision(X):
-        return rows.mT @ X @ columns
+        return constant(_transfer_power, (*x.shape[-2:], self.scales, exponent), x.device, x.dtype)
 
 
 def coherence(x: Tensor, y: Tensor, bank: FilterBank) -> Tensor:
@@ -188,31 +210,10 @@ def coherence(x: Tensor, y: Tensor, bank: FilterBank) -> Tensor:
     """
     if x.ndim < 3 or y.ndim < 3 or x.shape[-3:] != y.shape[-3:]:
         raise UserError(f"coherence takes two fields (..., c, h, w) on one grid, not {(*x.shape,)} and {(*y.shape,)}")
-    X, Y = coefficients(x.to(_kind(x, y))), coefficients(y.to(_kind(x, y)))
-    weights = bank._weights(X, 2)
-    both, one, two = (_sums(product.sum(-3), weights) for product in (X * Y, X.square(), Y.square()))
+    X, Y = coefficients(x.to(result_kind(x, y))), coefficients(y.to(result_kind(x, y)))
+    both, one, two = (bank.weigh(product.sum(-3)) for product in (X * Y, X.square(), Y.square()))
     cosine = both * _positive(one).rsqrt() * _positive(two).rsqrt()
-    return cosine.clamp(-1, 1).to(_kind(x, y))
-
-
-def radial_spectrum(x: Tensor, bins: int) -> Tensor:
-    """Energy of x (..., h, w) by radial frequency, (..., bins): squared DCT-II coefficients; they sum to ||x||^2."""
-    h, w = _field(x).shape[-2:]
-    square = coefficients(x).square()
-    return _sums(square, _constant(_membership, (bins, h, w), x.device, square.dtype)).to(_kind(x))
-
-
-def radii(bins: int, h: int, w: int) -> Array:
-    """Centres of the bins of `radial_spectrum` on an h x w grid, in cycles per pixel, (bins,): equal widths from 0."""
-    _positive_sizes(bins, h, w)
-    centres: Array = (np.arange(bins) + 0.5) * (radius(h, w).max() / bins)
-    return centres
-
-
-def radial_modes(bins: int, h: int, w: int) -> NDArray[np.int64]:
-    """Number of DCT modes in each bin of `radial_spectrum`, (bins,); zero where a bin is finer than the grid."""
-    modes: NDArray[np.int64] = _membership(bins, h, w).sum((1, 2)).astype(np.int64)
-    return modes
+    return cosine.clamp(-1, 1).to(result_kind(x, y))
 
 
 # Constants in numpy
@@ -231,13 +232,8 @@ def _checked(scales: Iterable[float]) -> tuple[float, ...]:
 
 
 def _side(grid: tuple[int, int]) -> int:
-    _positive_sizes(*grid)
+    positive_sizes(*grid)
     return min((n for n in grid if n > 1), default=1)
-
-
-def _positive_sizes(*sizes: int) -> None:
-    if min(sizes) < 1:
-        raise UserError(f"a grid and its bins need sizes of at least 1, got {sizes}")
 
 
 def _eigenvalues(scale: float, n: int) -> Array:
@@ -254,101 +250,23 @@ def _eigenvalues(scale: float, n: int) -> Array:
 
 @lru_cache(maxsize=32)
 def _transfer(scales: tuple[float, ...], h: int, w: int) -> Array:
-    _positive_sizes(h, w)
+    positive_sizes(h, w)
     gaussians = [np.outer(_eigenvalues(scale, h), _eigenvalues(scale, w)) for scale in reversed(scales)]
     D = np.diff(np.stack([np.zeros((h, w)), *gaussians, np.ones((h, w))]), axis=0)
     D.setflags(write=False)
     return D
 
 
-def _transfer_power(scales: tuple[float, ...], h: int, w: int, exponent: int) -> Array:
+def _floor(scales: tuple[float, ...], h: int, w: int) -> Array:
+    """Mean energies of unit noise, (K,); NaN where nothing but rounding is left of a band."""
+    mean = (_transfer(scales, h, w) ** 2).sum((1, 2))
+    floor: Array = np.where(mean > 1e-24 * h * w, mean, np.nan)
+    return floor
+
+
+def _transfer_power(h: int, w: int, scales: tuple[float, ...], exponent: int) -> Array:
     power: Array = _transfer(scales, h, w) ** exponent
     return power
-
-
-def dct_matrix(n: int) -> Array:
-    """The orthonormal DCT-II matrix, rows = modes."""
-    angles = np.outer(np.arange(n), 2 * np.arange(n) + 1) % (4 * n)
-    rows = np.cos(np.pi * angles / (2 * n)) * math.sqrt(2 / n)
-    rows[0] = math.sqrt(1 / n)
-    return rows
-
-
-def _constant_mode(h: int, w: int) -> Array:
-    """Coefficients of the field of ones."""
-    one = np.zeros((h, w))
-    one[0, 0] = math.sqrt(h * w)
-    return one
-
-
-def radius(h: int, w: int) -> Array:
-    """Radial frequency of each DCT mode in cycles per pixel: mode k of n pixels has k / (2 n)."""
-    return np.hypot(np.arange(h)[:, None] / (2 * h), np.arange(w) / (2 * w))
-
-
-def _membership(bins: int, h: int, w: int) -> Array:
-    """One at [bin of the mode, mode], (bins, h, w)."""
-    _positive_sizes(bins, h, w)
-    r = radius(h, w)
-    index = np.minimum((r / max(r.max(), 1e-300) * bins).astype(int), bins - 1)
-    member: Array = (index == np.arange(bins)[:, None, None]).astype(np.float64)
-    return member
-
-
-# Tensors
-
-
-@lru_cache(maxsize=256)
-def _constant(build: Any, arguments: tuple[Any, ...], device: torch.device, kind: torch.dtype) -> Tensor:
-    """`build(*arguments)` as a tensor; made outside inference mode, so that it can serve in training later."""
-    import torch
-
-    with torch.inference_mode(False):
-        return torch.tensor(build(*arguments), dtype=kind, device=device)
-
-
-def _sums(x: Tensor, weights: Tensor) -> Tensor:
-    """`sum x * weights` over the grid, (..., h, w) and (K, h, w) -> (..., K).
-
-    By rows first: one long sum per band would lose a digit of float32 on 64 x 64 and more on larger grids.
-    """
-    import torch
-
-    with _full_precision(x):
-        return torch.einsum("...hw,khw->...kh", x, weights).sum(-1)
-
-
-def _field(x: Tensor) -> Tensor:
-    if x.ndim < 2 or 0 in x.shape[-2:] or x.is_complex():
-        raise UserError(f"a field is a real tensor (..., h, w), got {x.dtype} of shape {tuple(x.shape)}")
-    return x
-
-
-def _kind(*fields: Tensor) -> torch.dtype:
-    """The type of results: float64 where a field has it, float32 for everything else."""
-    import torch
-
-    return torch.float64 if any(x.dtype == torch.float64 for x in fields) else torch.float32
-
-
-def _working_kind(x: Tensor) -> torch.dtype:
-    """The type of products: float64 where a program lets float32 products run in TF32 or bfloat16 (1e-3 per band)."""
-    import torch
-
-    reduced = x.device.type != "mps" and torch.get_float32_matmul_precision() != "highest"
-    return torch.float64 if reduced else _kind(x)
-
-
-@contextmanager
-def _full_precision(x: Tensor) -> Iterator[None]:
-    """Keep autocast away from the products."""
-    import torch
-
-    if not torch.amp.is_autocast_available(x.device.type):
-        yield
-        return
-    with torch.autocast(x.device.type, enabled=False):
-        yield
 
 
 def _positive(x: Tensor) -> Tensor:

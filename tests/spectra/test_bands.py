@@ -1,15 +1,17 @@
 """What a filter bank promises about scales, types, devices, precision and bad input (theorems: tests/properties)."""
 
+import math
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from scipy.fft import dctn
+from scipy.stats import chi2
 
-from spectra.bands import FilterBank, coefficients, coherence, radial_modes, radial_spectrum, radii
+from spectra.bands import FilterBank, coefficients, coherence
 from spectra.errors import UserError
+from tests.properties.laws import scipy_bands
 
 BANK = FilterBank((0.8, 1.6, 3.2))
 
@@ -90,12 +92,6 @@ def test_frequency_is_where_the_transfer_peaks() -> None:
         assert D[band].argmax() / (2 * n) == pytest.approx(frequency, abs=1.5 / (2 * n))
 
 
-def test_coefficients_are_the_orthonormal_dct() -> None:
-    x = noise(3, 9, 5) + 7
-    np.testing.assert_allclose(coefficients(x), dctn(x.numpy(), axes=(-2, -1), norm="ortho"), atol=1e-13)
-    assert torch.equal(BANK.coefficients(x), coefficients(x))
-
-
 def test_pure_cosine_has_the_squared_transfer_as_its_energies() -> None:
     X = np.zeros((12, 10))
     X[3, 2] = 1.0
@@ -114,9 +110,39 @@ def test_low_precision_fields_are_measured_in_float32(dtype: torch.dtype, offset
         torch.testing.assert_close(got.double(), method(x.double()), rtol=3e-6, atol=3e-6 * (1 + offset))
 
 
-def test_float32_energies_are_right_to_a_millionth() -> None:
-    x = noise(8, 128, 128)
-    torch.testing.assert_close(BANK.energies(x.float()).double(), BANK.energies(x), rtol=1e-6, atol=0)
+SIZES = [(h, w) for h in range(1, 8) for w in range(1, 8)] + [
+    (1, 300),
+    (300, 1),
+    (63, 65),
+    (64, 64),
+    (128, 96),
+    (90, 7),
+]
+WIDE = FilterBank((0.3, 0.8, 2.0, 5.0, 31.0))  # kernels of up to 249 pixels, wider than nearly all of these
+
+
+@pytest.mark.parametrize("grid", SIZES)
+def test_energies_are_those_of_scipy_on_every_grid(grid: tuple[int, int]) -> None:
+    x = noise(3, *grid, seed=sum(grid)) - 0.4
+    expected = scipy_bands(WIDE, x).square().sum((-2, -1))
+    size = x.square().sum((-2, -1))[:, None]
+    rounding = 1e-14 * size  # what differences of nearly equal fields leave in empty bands
+    assert ((WIDE.energies(x) - expected).abs() <= 1e-12 * expected + rounding).all()
+    single = x.float()
+    expected = scipy_bands(WIDE, single).square().sum((-2, -1))
+    usual = size * torch.tensor(WIDE.transfer(*grid) ** 2).mean((1, 2))  # where a band has least by chance
+    assert ((WIDE.energies(single) - expected).abs() <= 1e-6 * torch.maximum(expected, usual) + rounding).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 30.0])
+@pytest.mark.parametrize("octaves", [3, 5, 8])
+@pytest.mark.parametrize("shape", [(16, 64, 64), (80, 64, 64), (20, 128, 128), (2, 61, 104)])
+def test_float32_energies_are_right_to_a_millionth(shape: tuple[int, ...], octaves: int, offset: float) -> None:
+    """Of a band's energy, or of what it has on average where single modes have next to nothing by chance."""
+    bank, x = FilterBank.octaves(octaves, (shape[-2], shape[-1])), noise(*shape).float() + offset
+    E, exact = bank.energies(x), bank.energies(x.double())
+    usual = torch.tensor(bank.white_noise(*shape[-2:]).mean)
+    assert ((E - exact).abs() <= 1e-6 * torch.maximum(exact, usual)).all()
 
 
 def test_large_half_precision_values_do_not_overflow() -> None:
@@ -128,56 +154,11 @@ def test_integers_are_fields_too() -> None:
     torch.testing.assert_close(BANK.energies(x), BANK.energies(x.float()))
 
 
-def test_autocast_does_not_lower_the_precision() -> None:
-    x = noise(2, 4, 16, 16, dtype=torch.float32)
-    plain = BANK.energies(x), BANK.split(x), coherence(x, x.roll(1, 0), BANK), radial_spectrum(x, 8)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = BANK.energies(x), BANK.split(x), coherence(x, x.roll(1, 0), BANK), radial_spectrum(x, 8)
-    assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
-
-
-def test_reduced_matmul_precision_does_not_reach_the_products() -> None:
-    x, before = noise(4, 16, 16), torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("medium")
-        got = BANK.energies(x.float())
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert got.dtype == torch.float32
-    torch.testing.assert_close(got.double(), BANK.energies(x.float().double()), rtol=1e-7, atol=0)
-
-
-def test_matrices_first_made_in_inference_mode_serve_in_training() -> None:
-    bank = FilterBank((0.77, 2.345))  # used nowhere else, hence not cached
-    with torch.inference_mode():
-        bank.energies(torch.ones(11, 13))
-    x = noise(11, 13, dtype=torch.float32).requires_grad_()
-    bank.energies(x).sum().backward()
-    assert x.grad is not None
-    assert x.grad.isfinite().all()
-
-
 def test_a_sample_does_not_see_its_neighbours() -> None:
     x = noise(3, 2, 16, 16)
     alone = BANK.energies(x[1])
     x[0], x[2] = float("nan"), float("inf")
     torch.testing.assert_close(BANK.energies(x)[1], alone, rtol=1e-14, atol=0)
-
-
-def test_strides_do_not_matter() -> None:
-    x = noise(9, 14, 3, 2)
-    torch.testing.assert_close(BANK.energies(x.permute(3, 2, 1, 0)), BANK.energies(x.permute(3, 2, 1, 0).contiguous()))
-
-
-def test_shapes_only_are_enough_on_a_device_without_data() -> None:
-    assert BANK.energies(torch.empty(2, 4, 16, 16, device="meta")).shape == (2, 4, 4)
-    assert BANK.split(torch.empty(2, 4, 16, 16, device="meta")).shape == (2, 4, 4, 16, 16)
-
-
-@pytest.mark.parametrize("x", [torch.zeros(4), torch.zeros(0, 4), torch.zeros(4, 4, dtype=torch.complex64)])
-def test_what_is_not_a_field_is_refused(x: torch.Tensor) -> None:
-    with pytest.raises(UserError, match="a field is a real tensor"):
-        BANK.energies(x)
 
 
 def test_shares_sum_to_one_and_are_safe_at_zero() -> None:
@@ -188,24 +169,70 @@ def test_shares_sum_to_one_and_are_safe_at_zero() -> None:
     assert gradient.isfinite().all()
 
 
-def test_white_noise_has_the_stated_mean_variance_and_freedom() -> None:
+def test_white_noise_has_the_stated_mean_covariance_and_freedom() -> None:
     E = BANK.energies(noise(20_000, 16, 12)).numpy()
-    mean, variance, dof = BANK.white_noise(16, 12)
-    error = np.sqrt(variance / len(E))
-    assert (abs(E.mean(0) - mean) < 4 * error).all()
-    np.testing.assert_allclose(E.var(0), variance, rtol=0.08)
-    np.testing.assert_allclose(dof, 2 * mean**2 / variance)
+    floor = BANK.white_noise(16, 12)
+    assert (abs(E.mean(0) - floor.mean) < 4 * np.sqrt(floor.variance / len(E))).all()
+    spread = np.sqrt(np.outer(floor.variance, floor.variance))
+    np.testing.assert_allclose(np.cov(E.T) / spread, floor.covariance / spread, atol=0.06)
+    np.testing.assert_array_equal(floor.covariance.diagonal(), floor.variance)
+    np.testing.assert_allclose(floor.dof, 2 * floor.mean**2 / floor.variance)
 
 
-def test_white_noise_agrees_with_the_closed_form_of_the_infinite_sums() -> None:
-    n, s = 64, (2.0, 4.0)
-    side = [
-        [1 / np.sqrt(2 * np.pi * (a * a + b * b)) + 1 / (2 * n) if a or b else 1.0 for b in (0.0, *s)]
-        for a in (0.0, *s)
+def test_energies_of_noise_spread_like_a_chi_squared_of_the_stated_freedom() -> None:
+    E, floor = BANK.energies(noise(20_000, 16, 12)).numpy(), BANK.white_noise(16, 12)
+    for band in range(BANK.bands):
+        expected = chi2.ppf((0.5, 0.95), floor.dof[band]) / floor.dof[band]
+        np.testing.assert_allclose(np.quantile(E[:, band] / floor.mean[band], (0.5, 0.95)), expected, atol=0.03)
+
+
+def by_hand(scales: tuple[float, ...], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance on n x n from integrals over the circle and their end terms, without a transform.
+
+    Per axis, (1/n) sum of products of Gaussians over the modes is 1 / sqrt(2 pi sum s^2) + 1 / (2 n).
+    """
+    widths = (math.inf, *reversed(scales), 0.0)  # of the Gaussians from the empty one to the identity
+
+    def product(*which: int) -> float:
+        total = sum(widths[i] ** 2 for i in which)
+        side = 1.0 if total == 0 else 0.0 if math.isinf(total) else 1 / math.sqrt(2 * math.pi * total) + 1 / (2 * n)
+        return n * n * side**2
+
+    def band(b: int) -> list[tuple[int, tuple[int, int]]]:
+        return [(1, (b + 1, b + 1)), (-2, (b + 1, b)), (1, (b, b))]
+
+    bands = range(len(scales) + 1)
+    mean = [sum(p * product(*i) for p, i in band(a)) for a in bands]
+    covariance = [
+        [2 * sum(p * q * product(*i, *j) for p, i in band(a) for q, j in band(b)) for b in bands] for a in bands
     ]
-    T = np.array(side) ** 2
-    exact = n * n * np.array([T[2, 2], T[1, 1] - 2 * T[1, 2] + T[2, 2], T[0, 0] - 2 * T[0, 1] + T[1, 1]])
-    np.testing.assert_allclose(FilterBank(s).white_noise(n, n).mean, exact, rtol=2e-3)
+    return np.array(mean), np.array(covariance)
+
+
+@pytest.mark.parametrize(("scales", "n"), [((1.0, 2.0, 4.0), 64), ((2.0, 4.0, 8.0), 96), ((1.5,), 128)])
+def test_white_noise_agrees_with_the_closed_form_without_transforms(scales: tuple[float, ...], n: int) -> None:
+    mean, covariance = by_hand(scales, n)
+    floor = FilterBank(scales).white_noise(n, n)
+    np.testing.assert_allclose(floor.mean, mean, rtol=1e-3)
+    spread = np.sqrt(np.outer(floor.variance, floor.variance))
+    np.testing.assert_allclose(floor.covariance / spread, covariance / spread, atol=3e-3)
+
+
+@pytest.mark.parametrize("grid", [(16, 16), (48, 32), (64, 64)])
+def test_noise_is_one_relative_to_its_floor_at_every_resolution(grid: tuple[int, int]) -> None:
+    floor, count = BANK.white_noise(*grid), 400
+    relative = BANK.relative_to_noise(BANK.energies(3 * noise(count, *grid)), *grid, variance=9.0)
+    assert (abs(relative.mean(0).numpy() - 1) < 4 * np.sqrt(2 / floor.dof / count)).all()
+    as_array = BANK.relative_to_noise(BANK.energies(3 * noise(count, *grid)).numpy(), *grid, variance=9.0)
+    np.testing.assert_allclose(as_array, relative, rtol=1e-14)
+
+
+def test_bands_that_a_grid_does_not_have_are_not_a_number_relative_to_noise() -> None:
+    assert np.isnan(BANK.relative_to_noise(np.ones((2, 4)), 1, 1)[:, 1:]).all()
+    assert BANK.relative_to_noise(torch.ones(4), 1, 1)[0] == 1
+    assert BANK.relative_to_noise(torch.ones(4, dtype=torch.bfloat16), 8, 8).dtype == torch.float32
+    with pytest.raises(UserError, match="energies of this bank"):
+        BANK.relative_to_noise(np.ones(3), 8, 8)
 
 
 def test_coherence_is_a_cosine_over_channels_and_pixels() -> None:
@@ -225,26 +252,3 @@ def test_coherence_is_zero_where_there_is_nothing_and_broadcasts_a_reference() -
         coherence(x, x[..., :4], BANK)
     with pytest.raises(UserError, match="two fields"):
         coherence(x[0, 0], x[0, 0], BANK)
-
-
-@pytest.mark.parametrize(("h", "w", "bins"), [(16, 16, 16), (9, 14, 5), (4, 4, 40), (1, 1, 3)])
-def test_radial_spectrum_sums_to_the_squared_norm(h: int, w: int, bins: int) -> None:
-    x = noise(2, 3, h, w) + 1
-    spectrum = radial_spectrum(x, bins)
-    assert spectrum.shape == (2, 3, bins)
-    torch.testing.assert_close(spectrum.sum(-1), x.square().sum((-2, -1)))
-    assert radial_modes(bins, h, w).sum() == h * w
-
-
-def test_radial_spectrum_puts_a_cosine_into_the_bin_of_its_frequency() -> None:
-    h, w, bins, k = 20, 32, 12, 9
-    x = torch.cos(torch.pi * k * (2 * torch.arange(w, dtype=torch.float64) + 1) / (2 * w)).expand(h, w)
-    spectrum = radial_spectrum(x, bins)
-    assert spectrum.argmax() == np.abs(radii(bins, h, w) - k / (2 * w)).argmin()
-    assert spectrum.max() == pytest.approx(float(x.square().sum()))
-
-
-def test_radial_bins_need_a_positive_number() -> None:
-    for call in (lambda: radii(0, 4, 4), lambda: radial_modes(0, 4, 4), lambda: radial_spectrum(torch.ones(4, 4), 0)):
-        with pytest.raises(UserError, match="at least 1"):
-            call()
