@@ -6,17 +6,22 @@ Families that the registry does not hold still work when their latents are plain
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from spectra.denormalise import DENORMALISE
 from spectra.errors import UserError
+from spectra.tap import tap
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
+SIZES = ("height", "width", "num_frames")
 PLAIN = {4: "b c h w", 5: "b c t h w"}
 HINT = (
     'give layout="PATTERN, AXIS=SIZE, ...", an einops pattern from these latents to "b c h w" or "b c t h w", '
@@ -24,6 +29,8 @@ HINT = (
 )
 # Two-by-two patches folded into the channels, one row per token: FLUX.1 and its kin.
 PATCHES = "b (h w) (c p q) -> b c (h p) (w q)"
+TOKENS = "b (h w) c -> b c h w"
+LAYERS = "b (t h w) (c p q) -> b c t (h p) (w q)"
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,11 @@ class Family:
     `layout` maps the tensor that `scheduler.step` sees to `(b, c, h, w)` or `(b, c, t, h, w)`; an empty one means that
     it already is one of them. `grid` gives the sizes that a packed layout cannot tell, from the pipeline and the
     arguments of its call. `prediction_sign` is the sign that turns the denoiser's output into what the scheduler is
-    given. `denormalise` names the rule in `DENORMALISE` that takes plain latents to the VAE's decoder. `guidance_off`
-    is the guidance scale at which the pipeline does not guide: 0 where it counts what is added to the prediction.
+    given. `denormalise` names the rule in `DENORMALISE` that takes plain latents to the decoder of the model that
+    `decoder_attribute` names. `guidance_off` is the guidance scale at which the pipeline does not guide: 0 where it
+    counts what is added to the prediction. `scaled_data` says that latents are kept at `sigma_data` of the scheduler's
+    configuration times their own scale. `causal` says that the first latent frame stands for one frame of the video,
+    and each later one for several.
     """
 
     name: str
@@ -46,6 +56,9 @@ class Family:
     prediction_sign: int = 1
     denormalise: str = "scale_shift"
     guidance_off: float = 1.0
+    decoder_attribute: str = "vae"
+    scaled_data: bool = False
+    causal: bool = False
 
     def denoiser(self, pipe: Any) -> nn.Module:
         """The network that predicts: the UNet or the transformer."""
@@ -63,8 +76,28 @@ class Family:
         return rearrange(latents, self.layout, sizes)
 
     def to_vae(self, latents: torch.Tensor, pipe: Any) -> torch.Tensor:
-        """Plain latents as the pipeline generates them -> latents as the VAE decodes them."""
-        return DENORMALISE[self.denormalise](latents, pipe.vae.config)
+        """Plain latents as the pipeline generates them -> latents as its decoder takes them."""
+        unit = float(pipe.scheduler.config.sigma_data) if self.scaled_data else 1.0
+        return DENORMALISE[self.denormalise](latents / unit, getattr(pipe, self.decoder_attribute, None))
+
+    @contextmanager
+    def resolving(self, pipe: Any, call: dict[str, Any]) -> Iterator[None]:
+        """Put the sizes that the pipeline settles on into `call`, for the length of one call of the pipeline.
+
+        A call may leave sizes out, and some pipelines round or replace those that they are given (FLUX.1 Kontext);
+        `prepare_latents` is told the final ones. Nothing happens for families whose layout needs no sizes.
+        """
+
+        def listen(original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            given = inspect.signature(original).bind(*args, **kwargs).arguments
+            call.update({name: given[name] for name in SIZES if given.get(name) is not None})
+            return original(*args, **kwargs)
+
+        if self.grid is None or not hasattr(pipe, "prepare_latents"):
+            yield
+            return
+        with tap(pipe, "prepare_latents", listen):
+            yield
 
 
 def _already_plain(latents: torch.Tensor, pipe: Any) -> torch.Tensor:
@@ -115,9 +148,12 @@ def with_layout(family: Family, layout: str | None) -> Family:
 
 
 def _pixels(pipe: Any, call: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width in pixels as the pipeline resolves them when they are left out of the call."""
-    default = getattr(pipe, "default_sample_size", 0) * getattr(pipe, "vae_scale_factor", 8)
-    return int(call.get("height") or default), int(call.get("width") or default)
+    """Height and width in pixels. Defaults are not guessed: as many tokens may be a picture of another shape."""
+    height, width = call.get("height"), call.get("width")
+    if not height or not width:
+        name = type(pipe).__name__
+        raise UserError(f"latents of {name} are rows of tokens, which do not tell their shape: give height and width")
+    return int(height), int(width)
 
 
 def _patch_grid(pipe: Any, call: Mapping[str, Any]) -> dict[str, int]:
@@ -125,6 +161,16 @@ def _patch_grid(pipe: Any, call: Mapping[str, Any]) -> dict[str, int]:
     height, width = _pixels(pipe, call)
     step = 2 * pipe.vae_scale_factor
     return {"h": height // step, "w": width // step}
+
+
+def _pixel_grid(pipe: Any, call: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens per axis where each is one pixel of what `vae_scale_factor` counts."""
+    height, width = _pixels(pipe, call)
+    return {"h": height // pipe.vae_scale_factor, "w": width // pipe.vae_scale_factor}
+
+
+def _pixel_grid_2x2(pipe: Any, call: Mapping[str, Any]) -> dict[str, int]:
+    return _pixel_grid(pipe, call) | {"p": 2, "q": 2}
 
 
 def _patch_grid_2x2(pipe: Any, call: Mapping[str, Any]) -> dict[str, int]:
@@ -137,80 +183,72 @@ def _ltx_grid(pipe: Any, call: Mapping[str, Any]) -> dict[str, int]:
     return {"t": frames, "h": int(call["height"]) // space, "w": int(call["width"]) // space}
 
 
-def _scale_shift(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    shift: float = getattr(config, "shift_factor", None) or 0.0
-    return latents / float(config.scaling_factor) + shift
-
-
-def _mean_std(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    return latents * _per_channel(latents, config.latents_std) + _per_channel(latents, config.latents_mean)
-
-
-def _mean_std_scale(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    """The configuration decides, by carrying per-channel statistics or not (SDXL, Mochi)."""
-    if getattr(config, "latents_mean", None) is None or getattr(config, "latents_std", None) is None:
-        return _scale_shift(latents, config)
-    std, mean = (_per_channel(latents, values) for values in (config.latents_std, config.latents_mean))
-    return latents * std / float(config.scaling_factor) + mean
-
-
-def _per_channel(latents: torch.Tensor, values: Any) -> torch.Tensor:
-    return latents.new_tensor(values).reshape(1, -1, *(1,) * (latents.ndim - 2))
-
-
-def _none(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    return latents
-
-
-def _packed_statistics(latents: torch.Tensor, config: Any) -> torch.Tensor:
-    raise UserError("this family normalises its packed latents; decode them with the pipeline itself")
-
-
-DENORMALISE: dict[str, Callable[[torch.Tensor, Any], torch.Tensor]] = {
-    "scale_shift": _scale_shift,
-    "mean_std": _mean_std,
-    "mean_std_scale": _mean_std_scale,
-    "packed_statistics": _packed_statistics,
-    "none": _none,
-}
-
-
-def _packed(name: str, pipelines: tuple[str, ...], denormalise: str = "scale_shift") -> Family:
-    return Family(name, pipelines, layout=PATCHES, grid=_patch_grid_2x2, denormalise=denormalise)
+def _packed(name: str, pipelines: tuple[str, ...], denormalise: str = "scale_shift", **more: Any) -> Family:
+    return Family(name, pipelines, layout=PATCHES, grid=_patch_grid_2x2, denormalise=denormalise, **more)
 
 
 FRAMES_FIRST = "b t c h w -> b c t h w"
+FRAMES_PACKED = "b (t h w) c -> b c t h w"
 
 # Constants of the checkpoints (scale factors, prediction types) are read from the loaded objects, never kept here.
 # `pipelines` are prefixes of class names; the longest that fits wins.
 FAMILIES: tuple[Family, ...] = (
-    Family("sd", ("StableDiffusion", "AltDiffusion", "LatentConsistencyModel"), "unet", "sample"),
+    Family("sd", ("StableDiffusion", "AltDiffusion", "LatentConsistencyModel"), "unet", "sample", denormalise="scale"),
     Family("sdxl", ("StableDiffusionXL", "Kolors"), "unet", "sample", denormalise="mean_std_scale"),
     Family("sd3", ("StableDiffusion3",)),
     _packed("flux", ("Flux", "VisualCloze")),
     _packed("chroma", ("Chroma",)),
-    Family("flux2", ("Flux2",), layout="b (h w) c -> b c h w", grid=_patch_grid, denormalise="packed_statistics"),
-    _packed("qwen-image", ("QwenImage",), "mean_std"),
-    Family("lumina", ("LuminaPipeline",), prediction_sign=-1),
+    _packed("ovis-image", ("OvisImage",)),
+    _packed("longcat-image", ("LongCatImage",)),
+    _packed("krea2", ("Krea2",), "mean_std_frame", guidance_off=0.0),
+    _packed("nucleus", ("NucleusMoEImage",), "mean_std_frame", prediction_sign=-1),
+    Family("bria", ("BriaPipeline",), layout=PATCHES, grid=_pixel_grid_2x2),
+    Family("bria-fibo", ("BriaFiboPipeline",), layout=TOKENS, grid=_pixel_grid, denormalise="mean_std_frame"),
+    Family("flux2", ("Flux2", "Flux3"), layout=TOKENS, grid=_patch_grid, denormalise="batch_norm"),
+    _packed("qwen-image", ("QwenImage",), "mean_std_frame"),
+    Family("qwen-image-layered", ("QwenImageLayered",), layout=LAYERS, grid=_patch_grid_2x2, denormalise="mean_std"),
+    Family("qwen-image-2.1", ("QwenImage21",), layout=TOKENS, grid=_pixel_grid, denormalise="mean_std_frame"),
+    Family("lumina", ("LuminaPipeline",), prediction_sign=-1, denormalise="scale"),
     Family("lumina2", ("Lumina2",), prediction_sign=-1),
     Family("z-image", ("ZImage",), latent_argument="x", prediction_sign=-1, guidance_off=0.0),
     Family("hidream", ("HiDream",), prediction_sign=-1),
-    Family("auraflow", ("AuraFlow",)),
-    Family("pixart", ("PixArt",)),
-    Family("sana", ("Sana",)),
-    Family("hunyuan-dit", ("HunyuanDiT",)),
-    Family("cogview", ("CogView",)),
+    Family("auraflow", ("AuraFlow",), denormalise="scale"),
+    Family("pixart", ("PixArt",), denormalise="scale"),
+    Family("sana", ("Sana",), denormalise="scale"),
+    Family("sana-sprint", ("SanaSprint",), denormalise="scale", scaled_data=True),
+    Family("hunyuan-dit", ("HunyuanDiT",), denormalise="scale"),
+    Family("cogview", ("CogView",), denormalise="scale"),
     Family("kandinsky2", ("KandinskyV22", "KandinskyPipeline"), "unet", "sample", denormalise="none"),
-    Family("kandinsky3", ("Kandinsky3",), "unet", "sample"),
-    Family("hunyuan-video", ("HunyuanVideo",)),
-    Family("wan", ("Wan", "SkyReelsV2"), denormalise="mean_std"),
+    Family("kandinsky3", ("Kandinsky3",), "unet", "sample", denormalise="none"),
+    Family(
+        "kandinsky5-image",
+        ("Kandinsky5T2I", "Kandinsky5I2I"),
+        layout="b 1 h w c -> b c h w",
+        denormalise="scale",
+    ),
+    Family("stable-cascade-prior", ("StableCascadePrior",), "prior", "sample", denormalise="none"),
+    Family(
+        "stable-cascade",
+        ("StableCascadeDecoder",),
+        "decoder",
+        "sample",
+        "",
+        denormalise="scale_factor",
+        decoder_attribute="vqgan",
+    ),
+    Family("hunyuan-video", ("HunyuanVideo",), causal=True),
+    Family("wan", ("Wan", "SkyReelsV2"), denormalise="mean_std", causal=True),
     Family("svd", ("StableVideoDiffusion",), "unet", "sample", layout=FRAMES_FIRST),
-    Family("cogvideox", ("CogVideoX",), layout=FRAMES_FIRST),
-    Family("ltx", ("LTX",), layout="b (t h w) c -> b c t h w", grid=_ltx_grid, denormalise="packed_statistics"),
-    Family("mochi", ("Mochi",), denormalise="mean_std_scale"),
+    Family("cogvideox", ("CogVideoX", "ConsisID"), layout=FRAMES_FIRST, causal=True),
+    Family("ltx", ("LTX",), layout=FRAMES_PACKED, grid=_ltx_grid, denormalise="mean_std_buffers", causal=True),
+    Family("mochi", ("Mochi",), denormalise="mean_std_scale", causal=True),
     Family("allegro", ("Allegro",)),
     Family("latte", ("Latte",)),
     Family("animatediff", ("AnimateDiff",), "unet", "sample"),
+    Family("cosmos", ("CosmosTextToWorld",), denormalise="mean_std_frames", scaled_data=True, causal=True),
+    Family("kandinsky5", ("Kandinsky5T2V",), layout="b t h w c -> b c t h w", causal=True),
+    Family("sana-video", ("SanaVideo", "SanaImageToVideo"), denormalise="mean_std_found", causal=True),
+    Family("gaussian", ("GaussianPipeline",), denormalise="none"),
     Family("pixels", ("DDPM", "DDIM", "PNDM"), "unet", "sample", denormalise="none"),
 )
 

@@ -3,9 +3,12 @@
 Every state of a sampler is `x = signal * x0 + noise * eps`. Schedulers differ in the pair (signal, noise) that a step
 stands for and in what the network predicts:
 
-    vp    signal^2 + noise^2 = 1     DDIM and DDPM by `alphas_cumprod[t]`, DPM++ and its kin by `sigmas[i]`
-    ve    signal = 1                 Euler, Heun, LMS: noise = `sigmas[i]`, up to 15 for Stable Diffusion
-    flow  signal + noise = 1         flow matching: noise = `sigmas[i]`, prediction v = eps - x0
+    vp    signal^2 + noise^2 = 1     DDIM, DDPM, DPM++ and their kin
+    ve    signal = 1                 Euler, Heun, LMS: noise up to 15 for Stable Diffusion, 700 for video
+    flow  signal + noise = 1         flow matching, prediction v = eps - x0
+    trig  signal = cos t             SCM, noise = sin t times the standard deviation of the data
+
+`spectra.schedulers` says which of them each scheduler is.
 """
 
 from __future__ import annotations
@@ -32,78 +35,35 @@ class Level(NamedTuple):
     noise: float
 
 
+def _one_call_each(calls: int) -> tuple[int, ...]:
+    return tuple(range(calls))
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """The levels of one sampling run: `at(timestep given to step, index kept by the scheduler)`."""
+    """The levels of one sampling run: `at(timestep given to step, index kept by the scheduler)`.
+
+    `steps_of(n)` says which sampling step each of n scheduler calls belongs to. `sign` turns the prediction into one of
+    the `PREDICTIONS`; where there is a rule `clean(x, out, level) -> x0`, that is used instead of them.
+    """
 
     space: str
     at: Callable[[Any, int | None], Level]
     final: Level
     prediction_type: str
     sign: float = 1.0
-
-
-def _by_timestep(scheduler: Any) -> Schedule:
-    """Variance preserving, `alphas_cumprod[t] = signal^2`: the timestep itself is the key."""
-    table = scheduler.alphas_cumprod.cpu().double().tolist()
-
-    def level(timestep: float, square: float) -> Level:
-        return Level(timestep, math.sqrt(square), math.sqrt(max(1 - square, 0.0)))
-
-    def at(timestep: Any, index: int | None) -> Level:
-        return level(float(timestep), table[int(timestep)])
-
-    final = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
-    return Schedule("vp", at, level(0.0, final), scheduler.config.prediction_type)
-
-
-def _by_index(scheduler: Any, space: str, weights: Callable[[float], tuple[float, float]], **more: Any) -> Schedule:
-    """Levels kept as `sigmas[i]`, one more than timesteps. Read once, so that no step waits for the device."""
-    sigmas, timesteps = (values.cpu().double().tolist() for values in (scheduler.sigmas, scheduler.timesteps))
-    kind = getattr(scheduler.config, "prediction_type", "flow_prediction")
-
-    def at(timestep: Any, index: int | None) -> Level:
-        if index is None:
-            raise UserError(f"{type(scheduler).__name__} lost its step index, so the noise level is unknown")
-        return Level(timesteps[index], *weights(sigmas[index]))
-
-    final_timestep = float(scheduler.config.num_train_timesteps) if sigmas[-1] == 1 else 0.0
-    return Schedule(space, at, Level(final_timestep, *weights(sigmas[-1])), kind, **more)
-
-
-def _variance_exploding(scheduler: Any) -> Schedule:
-    return _by_index(scheduler, "ve", lambda sigma: (1.0, sigma))
-
-
-def _solver(scheduler: Any) -> Schedule:
-    """Solvers whose `sigmas` are noise over signal while the state preserves the variance (or flows, if told to)."""
-    if getattr(scheduler.config, "use_flow_sigmas", False):
-        return _by_index(scheduler, "flow", lambda sigma: (1 - sigma, sigma))
-    return _by_index(scheduler, "vp", lambda sigma: (1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma)))
-
-
-def _flow(scheduler: Any) -> Schedule:
-    if getattr(scheduler.config, "invert_sigmas", False):
-        return _by_index(scheduler, "flow", lambda sigma: (sigma, 1 - sigma), sign=-1.0)
-    return _by_index(scheduler, "flow", lambda sigma: (1 - sigma, sigma))
-
-
-SCHEDULERS: dict[str, Callable[[Any], Schedule]] = {
-    **dict.fromkeys(("DDIMScheduler", "DDIMParallelScheduler", "CogVideoXDDIMScheduler"), _by_timestep),
-    **dict.fromkeys(("DDPMScheduler", "DDPMParallelScheduler", "CogVideoXDPMScheduler"), _by_timestep),
-    **dict.fromkeys(("PNDMScheduler", "LCMScheduler", "TCDScheduler"), _by_timestep),
-    **dict.fromkeys(("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler"), _variance_exploding),
-    **dict.fromkeys(("HeunDiscreteScheduler", "LMSDiscreteScheduler"), _variance_exploding),
-    **dict.fromkeys(("DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"), _solver),
-    **dict.fromkeys(("UniPCMultistepScheduler", "DEISMultistepScheduler", "SASolverScheduler"), _solver),
-    **dict.fromkeys(("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"), _flow),
-    "FlowMatchLCMScheduler": _flow,
-}
+    steps_of: Callable[[int], tuple[int, ...]] = _one_call_each
+    clean: Callable[[torch.Tensor, torch.Tensor, Level], torch.Tensor] | None = None
 
 
 def schedule_of(scheduler: Any, signals: tuple[str, ...]) -> Schedule:
-    """The schedule of a scheduler whose timesteps are set. Raises UserError if `signals` need an unknown rule."""
-    rule = next((SCHEDULERS[base.__name__] for base in type(scheduler).__mro__ if base.__name__ in SCHEDULERS), None)
+    """The schedule of a scheduler whose timesteps are set (`spectra.schedulers` has the rules).
+
+    Raises UserError if `signals` need a rule and none is known, or if the scheduler moves nothing that has bands.
+    """
+    from spectra.schedulers import SCHEDULERS, rule_of
+
+    rule = rule_of(scheduler)
     if rule is not None:
         return _checked(rule(scheduler), scheduler, signals)
     if not DERIVED.intersection(signals):
@@ -117,7 +77,8 @@ def schedule_of(scheduler: Any, signals: tuple[str, ...]) -> Schedule:
 
 def _checked(schedule: Schedule, scheduler: Any, signals: tuple[str, ...]) -> Schedule:
     kind, flow = schedule.prediction_type, schedule.space == "flow"
-    known = kind in PREDICTIONS and not (flow and kind == "v_prediction") and (flow or kind != "flow_prediction")
+    fits = kind in PREDICTIONS and not (flow and kind == "v_prediction") and (flow or kind != "flow_prediction")
+    known = fits or schedule.clean is not None
     if DERIVED.intersection(signals) and not known:
         name = type(scheduler).__name__
         raise UserError(
@@ -137,11 +98,21 @@ def clean_and_noise(
         sample   eps = (x - a x0) / b             flow (a + b = 1)   x0 = x - b v,    eps = x + a v
 
     A variance exploding state is brought to a^2 + b^2 = 1 first. Under v, nothing is divided, so a = 0 is harmless.
+    What a scheduler does to x0 afterwards (clipping, thresholding) is left out.
     """
+    if schedule.clean is not None:
+        return _from_clean(x, schedule.clean(x, out, level), level.signal, level.noise)
     scale = 1 / math.hypot(level.signal, level.noise) if schedule.prediction_type == "v_prediction" else 1.0
     return PREDICTIONS[schedule.prediction_type](
         scale * x, schedule.sign * out, scale * level.signal, scale * level.noise
     )
+
+
+def output_for(x: torch.Tensor, clean: torch.Tensor, level: Level, schedule: Schedule) -> torch.Tensor:
+    """The prediction whose clean sample at state `x` is `clean`: every rule for x0 is a straight line in it."""
+    nothing = 0 * x
+    start, slope = (clean_and_noise(*pair, level, schedule)[0] for pair in ((x, nothing), (nothing, nothing + 1)))
+    return (clean - start) / slope
 
 
 def _from_noise(x: torch.Tensor, out: torch.Tensor, a: float, b: float) -> tuple[torch.Tensor, torch.Tensor]:

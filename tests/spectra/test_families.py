@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from spectra.errors import UserError
 from spectra.families import FAMILIES, family_of, parse_layout, rearrange, with_layout
+from spectra.zoo import gaussian
 from tests.tiny import tiny_sd, tiny_sd3
 
 TINY = {"sd": tiny_sd, "sd3": tiny_sd3}
@@ -45,23 +46,6 @@ def bind(module: Any, args: Any, kwargs: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_to_vae_is_what_the_pipeline_decodes(name: str) -> None:
-    pipe = TINY[name]()
-    pipe.vae.register_to_config(scaling_factor=0.7, shift_factor=0.3 if name == "sd3" else None)
-    decoded: list[torch.Tensor] = []
-    decode = pipe.vae.decode
-    pipe.vae.decode = lambda z, *args, **kwargs: (decoded.append(z), decode(z, *args, **kwargs))[1]
-    latents: list[torch.Tensor] = []
-
-    def keep(pipe: Any, step: int, timestep: Any, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
-        latents.append(tensors["latents"])
-        return {}
-
-    pipe("a", num_inference_steps=2, output_type="np", callback_on_step_end=keep)
-    torch.testing.assert_close(family_of(pipe).to_vae(latents[-1], pipe), decoded[0])
-
-
-@pytest.mark.parametrize("name", TINY)
 def test_prediction_sign_turns_the_denoisers_output_into_what_the_scheduler_is_given(name: str) -> None:
     pipe = TINY[name]()
     family = family_of(pipe)
@@ -83,6 +67,7 @@ def test_prediction_sign_turns_the_denoisers_output_into_what_the_scheduler_is_g
         ("FluxPipeline", "flux"),
         ("FluxKontextPipeline", "flux"),
         ("Flux2Pipeline", "flux2"),
+        ("Flux3ModularPipeline", "flux2"),
         ("Lumina2Pipeline", "lumina2"),
         ("QwenImagePipeline", "qwen-image"),
         ("ZImagePipeline", "z-image"),
@@ -90,6 +75,10 @@ def test_prediction_sign_turns_the_denoisers_output_into_what_the_scheduler_is_g
         ("StableVideoDiffusionPipeline", "svd"),
         ("LTXPipeline", "ltx"),
         ("AnimateDiffPipeline", "animatediff"),
+        ("SanaSprintPipeline", "sana-sprint"),
+        ("KandinskyV22Pipeline", "kandinsky2"),
+        ("Kandinsky5T2IPipeline", "kandinsky5-image"),
+        ("StableCascadeDecoderPipeline", "stable-cascade"),
     ],
 )
 def test_pipelines_find_their_family_by_the_longest_prefix(pipeline: str, family: str) -> None:
@@ -97,7 +86,7 @@ def test_pipelines_find_their_family_by_the_longest_prefix(pipeline: str, family
 
 
 def test_every_prefix_of_the_registry_names_a_real_pipeline() -> None:
-    names = [name for name in dir(diffusers) if name.endswith("Pipeline")]
+    names = [name for name in (*dir(diffusers), *dir(gaussian)) if name.endswith("Pipeline")]
     prefixes = [prefix for family in FAMILIES for prefix in family.pipelines]
     assert [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)] == []
 
@@ -114,9 +103,9 @@ def test_subclasses_of_known_pipelines_are_known_and_mixins_say_nothing() -> Non
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "pack"), [("FluxPipeline", "flux"), ("QwenImagePipeline", "qwen"), ("ChromaPipeline", "c")]
+    "pipeline", ["FluxPipeline", "QwenImagePipeline", "ChromaPipeline", "OvisImagePipeline", "LongCatImagePipeline"]
 )
-def test_packed_pictures_are_unpacked_as_the_pipeline_packed_them(pipeline: str, pack: str) -> None:
+def test_packed_pictures_are_unpacked_as_the_pipeline_packed_them(pipeline: str) -> None:
     x = torch.randn(2, 4, 8, 12)
     pipe = bare(pipeline, vae_scale_factor=8, default_sample_size=128)
     tokens = type(pipe)._pack_latents(x, 2, 4, 8, 12)
@@ -124,9 +113,70 @@ def test_packed_pictures_are_unpacked_as_the_pipeline_packed_them(pipeline: str,
     torch.testing.assert_close(family.plain(tokens, pipe, {"height": 64, "width": 96}), x)
 
 
-def test_packed_latents_take_the_default_size_where_the_call_has_none() -> None:
+@pytest.mark.parametrize(
+    ("pipeline", "pack", "scale"),
+    [("QwenImage21Pipeline", "_pack_latents", 16), ("BriaFiboPipeline", "_pack_latents_no_patch", 16)],
+)
+def test_pictures_of_one_token_per_pixel_are_unpacked_as_the_pipeline_packed_them(
+    pipeline: str, pack: str, scale: int
+) -> None:
+    x = torch.randn(2, 4, 8, 12)
+    pipe = bare(pipeline, vae_scale_factor=scale)
+    tokens = getattr(type(pipe), pack)(x, 2, 4, 8, 12)
+    torch.testing.assert_close(family_of(pipe).plain(tokens, pipe, {"height": 128, "width": 192}), x)
+
+
+def test_layers_are_unpacked_as_frames() -> None:
+    x = torch.randn(2, 3, 4, 8, 12)  # layers before channels
+    pipe = bare("QwenImageLayeredPipeline", vae_scale_factor=8)
+    tokens = type(pipe)._pack_latents(x, 2, 4, 8, 12, 3)
+    torch.testing.assert_close(family_of(pipe).plain(tokens, pipe, {"height": 64, "width": 96}), x.transpose(1, 2))
+
+
+@pytest.mark.parametrize("call", [{}, {"height": None, "width": 64}, None])
+def test_the_shape_of_packed_latents_is_not_guessed(call: dict[str, Any] | None) -> None:
     pipe = bare("FluxPipeline", vae_scale_factor=8, default_sample_size=8)
-    assert family_of(pipe).plain(torch.zeros(1, 16, 16), pipe, {"height": None, "width": None}).shape == (1, 4, 8, 8)
+    with pytest.raises(UserError, match=r"latents of FluxPipeline are rows of tokens.*: give height and width"):
+        family_of(pipe).plain(torch.zeros(1, 16, 16), pipe, call)
+
+
+class Prepared:
+    """Settles on 64 x 96 pixels, whatever it is asked for."""
+
+    vae_scale_factor = 8
+    default_sample_size = 128
+
+    def __call__(self, height: int | None = None, width: int | None = None) -> torch.Tensor:
+        return self.prepare_latents(1, 64, width=96)
+
+    def prepare_latents(self, batch: int, height: int, width: int, num_frames: int | None = None) -> torch.Tensor:
+        return torch.zeros(batch, height // 16 * (width // 16), 16)
+
+
+@pytest.mark.parametrize("asked", [{}, {"height": 512, "width": 512}])
+def test_sizes_are_those_that_latents_are_prepared_for(asked: dict[str, int]) -> None:
+    pipe, call, family = Prepared(), dict(asked), family_of(bare("FluxPipeline"))
+    before = Prepared.prepare_latents
+    with family.resolving(pipe, call):
+        tokens = pipe(**asked)
+    assert call == {"height": 64, "width": 96}
+    assert family.plain(tokens, pipe, call).shape == (1, 4, 8, 12)
+    assert Prepared.prepare_latents is before
+
+
+def test_plain_latents_need_no_sizes_and_leave_the_pipeline_alone() -> None:
+    pipe, call = Prepared(), {"height": 512}
+    before = Prepared.prepare_latents
+    with family_of(bare("StableDiffusionPipeline")).resolving(pipe, call):
+        assert Prepared.prepare_latents is before
+        pipe()
+    assert call == {"height": 512}
+
+
+def test_a_pipeline_that_prepares_no_latents_keeps_the_sizes_of_its_call() -> None:
+    call = {"height": 64, "width": 96}
+    with family_of(bare("FluxPipeline")).resolving(SimpleNamespace(), call):
+        assert call == {"height": 64, "width": 96}
 
 
 def test_packed_video_is_unpacked_as_the_pipeline_packed_it() -> None:
@@ -178,15 +228,6 @@ def test_a_layout_with_patches_undoes_them(h: int, w: int, c: int, p: int) -> No
     tokens = x.unfold(2, p, p).unfold(3, p, p).permute(0, 2, 3, 1, 4, 5).reshape(1, h * w, c * p * p)
     pattern, sizes = parse_layout(f"b (h w) (c p q) -> b c (h p) (w q), h={h}, w={w}, p={p}, q={p}")
     assert torch.equal(rearrange(tokens, pattern, sizes), x)
-
-
-def test_statistics_per_channel_are_put_back_before_decoding() -> None:
-    x = torch.randn(2, 2, 3, 4, 4)
-    config = SimpleNamespace(latents_mean=[1.0, -2.0], latents_std=[0.5, 3.0], scaling_factor=2.0)
-    pipe = bare("WanPipeline", vae=SimpleNamespace(config=config))
-    torch.testing.assert_close(family_of(pipe).to_vae(x, pipe)[:, 1], x[:, 1] * 3 - 2)
-    pipe = bare("StableDiffusionXLPipeline", vae=SimpleNamespace(config=config))
-    torch.testing.assert_close(family_of(pipe).to_vae(x[:, :, 0], pipe)[:, 1], x[:, 1, 0] * 1.5 - 2)
 
 
 def test_a_pipeline_without_its_denoiser_is_refused() -> None:
