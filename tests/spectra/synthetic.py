@@ -8,7 +8,9 @@ import torch
 import xarray as xr
 
 from spectra.bands import FilterBank, coherence, radial_spectrum, radii
-from spectra.gaussian import GaussianField, flow_levels
+from spectra.gaussian import GaussianField, Levels, flow_levels
+from spectra.kernels import band_sums
+from spectra.radial import radial_bin
 
 SIGNALS = ("latent", "x0", "eps", "prediction")
 
@@ -45,6 +47,52 @@ def synthetic_cube(
             "frequency": ("band", np.array(bank.frequency)), "radius": radii(bins, *shape[1:]),
         },
         {"model": "synthetic", "bank": json.dumps(bank.to_dict()), "grid": json.dumps(shape[1:])},
+    )  # fmt: skip
+
+
+def gaussian_cube(
+    field: GaussianField, levels: Levels, *, bank: FilterBank, runs: int = 8, bins: int = 24, eta: float = 0.0,
+    scheduler: str = "FlowMatchEulerDiscreteScheduler", seed: int = 0, **config: object,
+) -> xr.Dataset:  # fmt: skip
+    """Latent and x0 of a perfect denoiser's runs, exact at each step; with eta, noise is right step by step."""
+    rng, (c, h, w) = np.random.default_rng(seed), field.mean.shape
+    path = field.path(levels, eta)
+    Z, fresh = rng.standard_normal((2, runs, c, h, w))
+    X = path.mean[:, None] + path.gain[:, None] * Z + np.sqrt(path.variance)[:, None] * fresh
+    x0 = np.stack(
+        [
+            o + s * x
+            for (o, s), x in zip((field.signal("x0", a, b) for a, b in zip(*levels, strict=True)), X, strict=True)
+        ]
+    )
+    x0[-1] = np.nan
+    square = np.stack([X, x0]).transpose(2, 1, 0, 3, 4, 5) ** 2
+    member = radial_bin(bins, h, w)[None] == np.arange(bins)[:, None, None]
+    both, one, two = (band_sums(x.sum(2), bank) for x in (x0 * X[-1:], x0**2, X[-1:] ** 2))
+    a, b = levels
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_snr, cosine = 2 * (np.log(a) - np.log(b)), both / np.sqrt(one * two)
+    cosine[:-1] = np.nan_to_num(cosine[:-1])  # as recorded where x0 has no energy: from pure noise, with mean zero
+    step = np.arange(len(a))
+    return xr.Dataset(
+        {
+            "energy": (("run", "step", "signal", "channel", "band"), band_sums(square, bank)),
+            "spectrum": (("run", "step", "signal", "radius"), np.einsum("rsgcjk,bjk->rsgb", square, member)),
+            "coherence": (("run", "step", "band"), cosine.transpose(1, 0, 2)),
+            "status": ("run", np.ones(runs, np.uint8)),
+        },
+        {
+            "prompt": ("run", np.array([f"prompt {i}" for i in range(runs)], object)), "seed": ("run", np.arange(runs)),
+            "draw": ("run", np.zeros(runs, int)), "guidance_scale": ("run", np.ones(runs)),
+            "guidance_rule": ("run", np.full(runs, "none", object)), "step": step, "call": ("step", step),
+            "timestep": ("step", 1000 * b), "noise_level": ("step", b), "signal_level": ("step", a),
+            "log_snr": ("step", log_snr), "signal": np.array(["latent", "x0"], object), "channel": np.arange(c),
+            "band": np.arange(bank.bands), "frequency": ("band", np.array(bank.frequency)),
+            "scale_low": ("band", np.array(bank.scale_low)), "scale_high": ("band", np.array(bank.scale_high)),
+            "radius": radii(bins, h, w),
+        },
+        {"model": "gaussian", "bank": json.dumps(bank.to_dict()), "grid": json.dumps([h, w]),
+         "scheduler": json.dumps({"class": scheduler, **config})},
     )  # fmt: skip
 
 

@@ -1,18 +1,19 @@
-"""Shares, emergence and paired comparisons; intervals are held to their coverage by simulation."""
+"""Shares, means with intervals, and when bands are decided; coverage is held in `tests/oracles/test_coverage.py`."""
 
-import json
 import subprocess
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import xarray as xr
+from scipy.optimize import brentq
 
-from spectra import analysis
-from spectra.analysis import Estimate, emergence, first_lasting, log_energy_ratio, paired_difference, shares
+from spectra.analysis import emergence, first_lasting, shares
+from spectra.bands import FilterBank
 from spectra.errors import UserError
-from tests.spectra.synthetic import synthetic_cube
+from spectra.gaussian import GaussianField, flow_levels
+from spectra.labels import coherence, mean_over_prompts, relative, select
+from tests.spectra.synthetic import gaussian_cube, synthetic_cube
 
 
 @pytest.fixture(scope="module")
@@ -20,75 +21,11 @@ def cube() -> xr.Dataset:
     return synthetic_cube(prompts=3, seeds=2, steps=12)
 
 
-def coverage(draw: Callable[[np.random.Generator], Estimate], truth: float, repeats: int = 600) -> float:
-    rng = np.random.default_rng(7)
-    return float(np.mean([draw(rng).includes(truth) for _ in range(repeats)]))
-
-
 def test_analysis_needs_no_torch() -> None:
-    code = "import sys, spectra.analysis as a; a.paired_difference([1, 2.], [0, 3.]); assert 'torch' not in sys.modules"
+    code = (
+        "import sys, spectra.accessor as a; a.analysis.paired_difference([1.], [0.]); assert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("n", [4, 8, 25])
-def test_small_paired_intervals_cover_what_they_promise(n: int) -> None:
-    def draw(rng: np.random.Generator, method: analysis.Method = "auto") -> Estimate:
-        shared = 5 * rng.normal(size=n)
-        return paired_difference(shared + rng.normal(size=n) + 0.3, shared + rng.normal(size=n), method=method, n=200)
-
-    assert 0.925 <= coverage(draw, 0.3) <= 0.975
-    if n < 10:  # the same simulation finds an interval that is known to be too narrow
-        assert coverage(lambda rng: draw(rng, "bootstrap"), 0.3) < 0.92
-
-
-def test_large_samples_are_bootstrapped_and_covered() -> None:
-    def draw(rng: np.random.Generator) -> Estimate:
-        return paired_difference(rng.exponential(size=80), np.zeros(80), n=400)
-
-    assert "bootstrap" in draw(np.random.default_rng(0)).method
-    assert 0.915 <= coverage(draw, 1.0) <= 0.97
-
-
-@pytest.mark.parametrize(("prompts", "seeds", "method"), [(6, 4, "t"), (12, 3, "auto"), (50, 2, "bootstrap")])
-def test_runs_of_a_prompt_are_not_independent(prompts: int, seeds: int, method: analysis.Method) -> None:
-    label = np.repeat(np.arange(prompts), seeds)
-
-    def draw(rng: np.random.Generator, cluster: np.ndarray | None = label) -> Estimate:
-        d = rng.normal(size=prompts)[label] + 0.5 * rng.normal(size=len(label)) - 0.2
-        return paired_difference(d, np.zeros(len(d)), None if cluster is None else list(cluster), 400, method=method)
-
-    assert 0.92 <= coverage(draw, -0.2) <= 0.98
-    assert coverage(lambda rng: draw(rng, None), -0.2) < 0.88
-
-
-def test_clusters_count_equally_whatever_their_size() -> None:
-    estimate = paired_difference([1.0, 1.0, 1.0, 4.0], [0.0, 0.0, 0.0, 1.0], ["a", "a", "a", "b"])
-    assert estimate.value == pytest.approx(2.0)
-    assert estimate.n == 2
-    assert estimate.estimand == "mean difference over clusters of pairs"
-    assert estimate.method == "paired Student t"
-
-
-def test_a_single_cluster_has_no_interval() -> None:
-    estimate = paired_difference([1.0, 2.0], [0.0, 0.0], ["a", "a"])
-    assert (estimate.low, estimate.high) == (-np.inf, np.inf)
-    assert estimate.includes(1e9)
-    assert json.loads(json.dumps(estimate.to_dict(), allow_nan=False))["low"] is None
-
-
-def test_the_t_interval_is_the_textbook_one() -> None:
-    estimate = paired_difference([3.0, 5.0, 4.0], [1.0, 2.0, 3.0])
-    assert (estimate.low, estimate.high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
-    assert not estimate.includes(5.0)
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "cluster"),
-    [([1.0], [1.0, 2.0], None), ([], [], None), ([np.nan], [1.0], None), ([1.0], [1.0], ["a", "b"])],
-)
-def test_values_that_cannot_be_paired_are_refused(a: list[float], b: list[float], cluster: list[str] | None) -> None:
-    with pytest.raises(UserError, match="pair"):
-        paired_difference(a, b, cluster)
 
 
 def test_shares_sum_to_one_and_are_those_of_summed_channels(cube: xr.Dataset) -> None:
@@ -173,57 +110,134 @@ def test_emergence_needs_coherence(cube: xr.Dataset) -> None:
             emergence(empty)
 
 
-def final(cube: xr.Dataset) -> xr.DataArray:
-    return cube.energy.sel(signal="latent").isel(step=-1)
+# By energy, against the closed form
 
 
-@pytest.mark.parametrize("of", ["ratios", "means"])
-def test_log_ratio_of_a_scaled_cube_is_exact(cube: xr.Dataset, of: analysis.Of) -> None:
-    found = log_energy_ratio(final(cube).astype(np.float64) * 1.5, final(cube).astype(np.float64), of)
-    for name in ("value", "low", "high"):
-        np.testing.assert_allclose(found[name], np.log(1.5), atol=1e-12)
-    assert found.value.dims == ("band",)
+BANK = FilterBank((0.8, 1.6, 3.2, 6.4))
+
+
+def plain_field(exponent: float = 2.0) -> GaussianField:
+    """24 x 32, power ~ f^-exponent, mean and mean's variance 0."""
+    field = GaussianField.power_law((1, 24, 32), exponent)
+    S = field.variance.copy()
+    S[:, 0, 0] = 0
+    return GaussianField(field.mean, S / S.mean())
+
+
+def test_half_of_the_energy_is_there_where_the_closed_form_says() -> None:
+    """R(s) = sum D^2 S rho / sum D^2 S, rho = a^2 S / (a^2 S + b^2), is 1/2: .335 .51 .68 .81 .906, fine to coarse."""
+    S, D2 = plain_field().variance[0], BANK.transfer(24, 32) ** 2
+
+    def missing(s: float, band: int) -> float:
+        rho = (1 - s) ** 2 * S / ((1 - s) ** 2 * S + s * s)
+        return float((D2[band] * S * rho).sum() / (D2[band] * S).sum() - 0.5)
+
+    truth = [brentq(missing, 1e-3, 0.999, args=(band,)) for band in range(5)]
+    np.testing.assert_allclose(truth[::-1], [0.334, 0.510, 0.672, 0.792, 0.905], atol=0.022)
+    fine = gaussian_cube(plain_field(), flow_levels(np.linspace(1, 0, 201)), bank=BANK, runs=24)
+    found = emergence(fine, by="energy")
+    np.testing.assert_allclose(found.crossing_noise_level[1:], truth[1:], atol=0.005)
+    assert found.crossing_noise_level[0] == pytest.approx(truth[0], abs=0.015)  # few modes: logs and means differ
+    log_snr = 2 * np.log((1 - found.crossing_noise_level) / found.crossing_noise_level)
+    np.testing.assert_allclose(found.crossing_log_snr, log_snr, rtol=1e-9)
+    for name in ("noise_level", "log_snr"):
+        low, value, high = (found[f"crossing_{name}{end}"] for end in ("_low", "", "_high"))
+        assert ((low < value) & (value < high)).all()
+    assert found.attrs["by"] == "energy"
+    assert found.attrs["threshold"] == 0.5
+    assert "geometric mean of the energy of x0" in found.attrs["estimand"]
+
+
+def test_energy_does_not_decide_where_guidance_makes_it_overshoot(cube: xr.Dataset) -> None:
+    guided = cube.assign_coords(guidance_rule=("run", np.full(6, "cfg", object)))
+    unnamed = cube.drop_vars("guidance_rule").assign_coords(guidance_scale=("run", np.full(6, 7.5)))
+    for each in (guided, unnamed):
+        with pytest.raises(UserError, match="overshoots"):
+            emergence(each, by="energy")
+        assert emergence(each).attrs["by"] == "coherence"
+    assert np.isfinite(emergence(cube, by="energy").crossing_noise_level[0])
+    with pytest.raises(UserError, match='by="coherence" or by="energy"'):
+        emergence(cube, by="share")  # type: ignore[arg-type]
+
+
+def test_crossings_lie_between_the_steps_around_them(cube: xr.Dataset) -> None:
+    """A mean that rises from 0.7 to 0.9 between two steps crosses 0.8 halfway."""
+    values = np.tile(np.repeat([0.7, 0.9], [4, 9])[None, :, None], (6, 1, 4)).astype(np.float32)
+    values[:, -1] = np.nan
+    found = emergence(cube.assign(coherence=(("run", "step", "band"), values)))
+    assert (found.step == 4).all()
+    np.testing.assert_allclose(found.crossing_noise_level, cube.noise_level[3:5].mean(), rtol=1e-5)
+    np.testing.assert_allclose(found.crossing_noise_level_low, found.crossing_noise_level_high, rtol=1e-5)
+
+
+def test_steps_are_those_of_the_sampler_where_it_calls_more_than_once(cube: xr.Dataset) -> None:
+    twice = with_coherence(cube, [[0, 3, 5, 11]] * 6).assign_coords(step=np.arange(13) // 2)
+    found = emergence(twice)
+    assert found.step.values.tolist() == [0, 1, 2, 5]
+    np.testing.assert_allclose(found.noise_level, cube.noise_level[[0, 3, 5, 11]])
+
+
+def test_bands_never_decided_have_levels_only_as_bounds(cube: xr.Dataset) -> None:
+    found = emergence(with_coherence(cube, [[0, 3, 5, 12]] * 6)).isel(band=-1)
+    assert np.isnan(found.crossing_noise_level)
+    assert found.crossing_noise_level_low == cube.noise_level[-1]
+    assert found.crossing_log_snr_high == np.inf
+
+
+# Means with intervals
+
+
+def test_means_are_over_seeds_and_then_prompts(cube: xr.Dataset) -> None:
+    share = shares(cube, "x0")
+    uneven = share.isel(run=[0, 1, 2, 4])
+    found = mean_over_prompts(uneven)
+    means = np.stack([uneven.values[:2].mean(0), uneven.values[2], uneven.values[3]])
+    np.testing.assert_allclose(found.value, means.mean(0), rtol=1e-6)
+    assert found.value.dims == ("step", "band")
     assert found.attrs["n"] == 3
-    assert "log ratio" in found.attrs["estimand"]
+    assert found.attrs["method"] == "Student t"
+    assert "share of the energy of x0 over prompts" in found.attrs["estimand"]
+    inside = found.isel(step=slice(0, -1))
+    assert ((inside.low > 0) & (inside.low < inside.value) & (inside.value < inside.high) & (inside.high < 1)).all()
 
 
-def test_log_ratio_finds_what_changed_and_only_there() -> None:
-    """In the linear world of Gaussian fields pairing removes nearly all noise."""
-    plain, tilted = (final(synthetic_cube(prompts=5, seeds=2, steps=10, tilt=tilt)) for tilt in (0.0, 0.1))
-    found = log_energy_ratio(tilted, plain)
-    assert abs(found.value.values[0]) < 0.01
-    assert 0.05 < found.low.values[-1] < found.high.values[-1] < 0.2
-    assert (found.high - found.low).values[-1] < 0.05
+def test_unbounded_data_have_the_textbook_interval() -> None:
+    data = xr.DataArray([3.0, 5.0, 4.0], dims="run", name="x")
+    found = mean_over_prompts(data)
+    assert (found.low.item(), found.high.item()) == pytest.approx((4 - 4.302653 / 3**0.5, 4 + 4.302653 / 3**0.5))
+    assert mean_over_prompts(data[:1]).high == np.inf
+    with pytest.raises(UserError, match="no complete run"):
+        mean_over_prompts(data[:0])
 
 
-def test_runs_are_paired_by_prompt_and_seed_in_any_order(cube: xr.Dataset) -> None:
-    shuffled = final(cube).isel(run=[5, 3, 1, 0, 2, 4])
-    np.testing.assert_allclose(log_energy_ratio(shuffled, final(cube)).value, 0, atol=1e-12)
-    with pytest.raises(UserError, match="cannot be paired"):
-        log_energy_ratio(final(cube), final(cube).isel(run=[0, 1, 2, 3, 4, 4]))
-    with pytest.raises(UserError, match="cannot be paired"):
-        log_energy_ratio(final(cube), final(cube).isel(run=slice(0, 4)))
+def test_lazy_cubes_stay_lazy_and_say_the_same(cube: xr.Dataset) -> None:
+    lazy = cube.chunk({"run": 1})
+    for make in (shares, relative, coherence):
+        assert make(lazy).chunks is not None
+        found, expected = mean_over_prompts(make(lazy)), mean_over_prompts(make(cube))
+        assert all(found[name].chunks is not None for name in ("value", "low", "high"))
+        xr.testing.assert_allclose(found.compute(), expected)
+    boot = (mean_over_prompts(shares(each), method="bootstrap", n=50) for each in (lazy, cube))
+    xr.testing.assert_allclose(*boot)
 
 
-def test_the_two_estimands_differ_where_the_ratio_varies() -> None:
-    base = xr.DataArray([[1.0], [1.0], [1.0]], dims=("run", "band"))
-    double = base * xr.DataArray([1.0, 1.0, 4.0], dims="run")
-    assert log_energy_ratio(double, base, "ratios").value.item() == pytest.approx(np.log(4) / 3)
-    assert log_energy_ratio(double, base, "means").value.item() == pytest.approx(np.log(2))
+def test_relative_energies_of_noise_are_one(cube: xr.Dataset) -> None:
+    start = relative(synthetic_cube(prompts=8, seeds=4, steps=1, shape=(4, 16, 16))).sel(signal="latent").isel(step=0)
+    np.testing.assert_allclose(start.mean(("run", "channel")), 1, atol=0.1)
+    assert relative(cube).dims == cube.energy.dims
 
 
-def test_log_ratios_of_nothing_are_refused(cube: xr.Dataset) -> None:
-    with pytest.raises(UserError, match="above zero"):
-        log_energy_ratio(cube.energy.sel(signal="x0"), cube.energy.sel(signal="x0"))
+def test_the_guidance_split_is_read_where_there_is_one(cube: xr.Dataset) -> None:
+    named = cube.assign_coords(signal=np.array(["latent", "x0", "cond", "uncond"], object))
+    some = named.assign_coords(split=("run", np.array(["", "guidance is off"] * 3, object)))
+    assert select(some, "cond").sizes["run"] == 3
+    assert select(some, "latent").sizes["run"] == 6
+    with pytest.raises(UserError, match="guidance is off"):
+        select(some.isel(run=[1, 3]), "cond")
 
 
-@pytest.mark.parametrize("of", ["ratios", "means"])
-def test_log_ratio_intervals_cover(of: analysis.Of) -> None:
-    truth = np.log(1.2) if of == "ratios" else np.log(1.2) + 0.3**2 / 2
-    rng, hits = np.random.default_rng(3), 0
-    for _ in range(400):
-        b = xr.DataArray(np.exp(0.5 * rng.normal(size=(12, 1))), dims=("run", "band"))
-        a = b * 1.2 * np.exp(0.3 * rng.normal(size=(12, 1)))
-        found = log_energy_ratio(a, b, of)
-        hits += bool(found.low.item() <= truth <= found.high.item())
-    assert 0.915 <= hits / 400 <= 0.98
+def test_coherence_needs_x0(cube: xr.Dataset) -> None:
+    assert coherence(cube).dims == ("run", "step", "band")
+    for empty in (cube.drop_vars("coherence"), cube.assign(coherence=cube.coherence * np.nan)):
+        with pytest.raises(UserError, match="no coherence: record it with the signal x0"):
+            coherence(empty)
