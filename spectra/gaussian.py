@@ -115,14 +115,15 @@ class GaussianField:
         P = a * a * self.variance + b * b
         return _bands(bank, _over(self.variance * b * b, P))
 
-    def path(self, levels: Levels, eta: float = 0.0) -> Path:
-        """The sampler's state from unit noise: flow Euler and DDIM with eta = 0, ancestral DDPM with eta = 1.
+    def path(self, levels: Levels, eta: float = 0.0, start: float = 1.0) -> Path:
+        """The sampler's state from noise of size `start`: Euler and DDIM with eta = 0, ancestral DDPM with eta = 1.
 
         A step is `x' = A x + B x0 + C z` with C = eta (b'/b) sqrt(1 - a^2/a'^2), A = sqrt(b'^2 - C^2) / b, B = a' - a A
-        (Song et al. 2021, eq. 12; with a = 1 - b and eta = 0 it is the Euler step of rectified flow).
+        (Song et al. 2021, eq. 12; with eta = 0 it is Euler's step, of rectified flow where a = 1 - b and of a variance
+        exploding state where a = 1, whose noise has the size `start` of its first level). `spectra.solvers` has others.
         """
         zero, one = np.zeros_like(self.mean), np.ones_like(self.mean)
-        states = [(zero, one, zero)]
+        states = [(zero, start * one, zero)]
         for a, b, a_next, b_next in zip(*(v[:-1] for v in levels), *(v[1:] for v in levels), strict=True):
             mean, gain, variance = states[-1]
             C = eta * b_next / b * np.sqrt(max(1 - (a / a_next) ** 2, 0.0)) if eta else 0.0
@@ -133,29 +134,37 @@ class GaussianField:
             states.append((factor * mean + B * offset, factor * gain, factor**2 * variance + C**2))
         return Path(*(np.stack(parts) for parts in zip(*states, strict=True)))
 
-    def expected_energies(self, bank: FilterBank, levels: Levels, name: str, eta: float = 0.0) -> Array:
-        """Expected band energies of a signal along the sampler, (steps + 1, c, K); NaN in predictions after the end."""
-        mean, gain, variance = self.path(levels, eta)
+    def expected_energies(
+        self, bank: FilterBank, levels: Levels, name: str, eta: float = 0.0, path: Path | None = None
+    ) -> Array:
+        """Expected band energies of a signal along the sampler, (steps + 1, c, K); NaN in predictions after the end.
+
+        Here and below, `path` is that of another solver than Euler's (`spectra.solvers.sampler_path`).
+        """
+        mean, gain, variance = path or self.path(levels, eta)
         offset, slope = self._along(levels, name)
         return _bands(bank, (offset + slope * mean) ** 2 + slope**2 * (gain**2 + variance))
 
-    def trajectory(self, levels: Levels, noise: Array, name: str = "latent") -> Array:
+    def trajectory(self, levels: Levels, noise: Array, name: str = "latent", path: Path | None = None) -> Array:
         """Coefficients of a signal in the runs from `noise` (runs, c, h, w): (steps + 1, runs, c, h, w)."""
-        mean, gain, _ = self.path(levels)
+        mean, gain, _ = path or self.path(levels)
         X = mean[:, None] + gain[:, None] * _coefficients(noise)
         offset, slope = self._along(levels, name)
         return offset[:, None] + slope[:, None] * X
 
-    def energies(self, bank: FilterBank, levels: Levels, noise: Array, name: str = "latent") -> Array:
+    def energies(
+        self, bank: FilterBank, levels: Levels, noise: Array, name: str = "latent", path: Path | None = None
+    ) -> Array:
         """Band energies of a signal in each run from `noise` (runs, c, h, w), exact: (steps + 1, runs, c, K)."""
-        return _bands(bank, self.trajectory(levels, noise, name) ** 2)
+        return _bands(bank, self.trajectory(levels, noise, name, path) ** 2)
 
-    def coherence(self, bank: FilterBank, levels: Levels, noise: Array) -> Array:
+    def coherence(self, bank: FilterBank, levels: Levels, noise: Array, path: Path | None = None) -> Array:
         """Per band, the cosine over c, h, w between x0 at each step and the finished sample: (steps + 1, runs, K).
 
         It is near one from the first step on: without fresh noise, each mode keeps the sign of its Z to the end.
         """
-        x0, final = self.trajectory(levels, noise, "x0"), self.trajectory(levels, noise)[-1:]
+        x0 = self.trajectory(levels, noise, "x0", path)
+        final = self.trajectory(levels, noise, path=path)[-1:]
         both, one, two = (_bands(bank, product.sum(2)) for product in (x0 * final, x0**2, final**2))
         return _over(both, np.sqrt(one * two))
 
@@ -173,6 +182,27 @@ class GaussianField:
         if name != "latent":
             offset[-1] = slope[-1] = np.nan
         return Affine(offset, slope)
+
+
+@dataclass(frozen=True, eq=False)
+class Guided(GaussianField):
+    """A field sampled with classifier-free guidance: predictions are `u + scale (c - u)`, affine as before.
+
+    `mean` and `variance` are those of the data under the prompt, `unconditional` is the field without it.
+    """
+
+    unconditional: GaussianField
+    scale: float
+
+    @classmethod
+    def of(cls, field: GaussianField, unconditional: GaussianField, scale: float) -> Guided:
+        """Guidance from `unconditional` past `field`."""
+        return cls(field.mean, field.variance, unconditional, scale)
+
+    def signal(self, name: str, a: float, b: float) -> Affine:
+        """What the guided denoiser says; see `GaussianField.signal`."""
+        c, u = super().signal(name, a, b), self.unconditional.signal(name, a, b)
+        return Affine(*(without + self.scale * (wish - without) for wish, without in zip(c, u, strict=True)))
 
 
 def _over(numerator: Array, denominator: Array) -> Array:

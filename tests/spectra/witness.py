@@ -47,10 +47,10 @@ class Witness:
         return [*self.states, self.results[-1][0]]
 
 
-def scipy_energies(x: torch.Tensor) -> np.ndarray:
-    """(b, c, h, w) -> (b, c, K), low to high, by scipy's own Gaussian filter."""
+def scipy_energies(x: torch.Tensor, mode: str = "reflect") -> np.ndarray:
+    """(..., h, w) -> (..., K), low to high, by scipy's own Gaussian filter with this kind of boundary."""
     fields = x.double().numpy()
-    smooth = [gaussian_filter(fields, (0, 0, s, s), mode="reflect") for s in sorted(BANK.scales, reverse=True)]
+    smooth = [gaussian_filter(fields, s, mode=mode, axes=(-2, -1)) for s in sorted(BANK.scales, reverse=True)]
     low = [np.zeros_like(fields), *smooth]
     high = [*smooth, fields]
     return np.stack([((b - a) ** 2).sum((-2, -1)) for a, b in zip(low, high, strict=True)], -1)
