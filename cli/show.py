@@ -31,16 +31,19 @@ def heading(cube: xr.Dataset) -> dict[str, Any]:
 def band_rows(cube: xr.Dataset, threshold: float) -> list[dict[str, Any]]:
     """Per band: scales, frequency, share of the latent's energy at start and end, and when it is decided."""
     from spectra.analysis import emergence, shares
+    from spectra.plots.panels import has_coherence
 
     if not cube.sizes["run"]:
         raise UserError("this cube has no complete run; probe again to finish it")
-    share, decided = shares(cube).mean("run"), emergence(cube, threshold)
+    share = shares(cube).mean("run")
     columns = {
         "scale_low": cube.scale_low, "scale_high": cube.scale_high, "frequency": cube.frequency,
         "share_start": share.isel(step=0), "share_end": share.isel(step=-1),
-        "decided": decided.step, "decided_low": decided.low, "decided_high": decided.high,
-        "noise_level": decided.noise_level,
     }  # fmt: skip
+    if has_coherence(cube):
+        found = emergence(cube, threshold)
+        columns |= {"decided": found.step, "decided_low": found.low, "decided_high": found.high}
+        columns |= {"noise_level": found.noise_level}
     values = {name: [float(value) for value in column.values] for name, column in columns.items()}
     return [{"band": band, **{name: row[band] for name, row in values.items()}} for band in range(cube.sizes["band"])]
 
@@ -55,9 +58,8 @@ def band_table(cube: xr.Dataset, rows: list[dict[str, Any]], threshold: float) -
     title = f"{printable(facts['model'])}: {sizes}"
     guided = ", ".join(f"{scale:g}" for scale in facts["guidance"]) or "none"
     caption = (
-        "Decided: the step from which on the predicted clean sample agrees with the finished one in this band "
-        f"(cosine at least {threshold:g}), with a 95 % interval. Scales in latent pixels, frequency in cycles per "
-        f"latent pixel (where the band peaks), guidance {guided}. Share: of the latent's energy."
+        f"{_about_decided(rows, threshold)} Scales in latent pixels, frequency in cycles per latent pixel (where the "
+        f"band peaks), guidance {guided}. Share: of the latent's energy."
     )
     table = Table(title=escape(title), caption=caption)
     for column in ("Band", "Scales", "Frequency", "Share at start", "Share at end", "Decided at step"):
@@ -69,12 +71,23 @@ def band_table(cube: xr.Dataset, rows: list[dict[str, Any]], threshold: float) -
     return table
 
 
+def _about_decided(rows: list[dict[str, Any]], threshold: float) -> str:
+    if not any("decided" in row for row in rows):
+        return "Decided: no coherence with a finished sample was recorded."
+    return (
+        "Decided: the step from which on the predicted clean sample agrees with the finished one in this band "
+        f"(cosine at least {threshold:g}), with a 95 % interval."
+    )
+
+
 def _scales(row: dict[str, Any]) -> str:
     low = "∞" if math.isinf(row["scale_low"]) else f"{row['scale_low']:.3g}"
     return f"{low} to {row['scale_high']:.3g}"
 
 
 def _decided(row: dict[str, Any]) -> str:
+    if "decided" not in row:
+        return "unknown"
     step, low, high = (_step(row[name]) for name in ("decided", "decided_low", "decided_high"))
     return step if step == "never" else f"{step} ({low} to {high})"
 
@@ -83,8 +96,9 @@ def _step(value: float) -> str:
     return f"{value:.0f}" if math.isfinite(value) else "never"
 
 
-def save_figure(cube: xr.Dataset, path: Path) -> Path:
-    """Draw the overview and write it; the ending of the name says the format."""
-    from spectra.plots import overview, save
+def save_figure(cube: xr.Dataset, path: Path, kind: str = "overview") -> Path:
+    """Draw a figure of a cube and write it; the ending of the name says the format."""
+    from spectra import plots
 
-    return save(overview(cube), path)
+    draw = {"overview": plots.overview, "multiples": plots.multiples, "guidance": plots.guidance}[kind]
+    return plots.save(draw(cube), path)

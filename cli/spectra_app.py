@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,10 +21,8 @@ from cli.common import (
     printable,
     progress_bar,
 )
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from cli.tables import WIDE, console, finding_table, model_table, print_table
+from spectra.errors import UserError
 
 app = application("See how a diffusion model's latents spread their energy over frequency bands while it generates.")
 
@@ -34,8 +31,30 @@ Prompt = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; re
 Prompts = Annotated[Path | None, typer.Option("--prompts", help="File with one prompt a line.")]
 Seeds = Annotated[str, typer.Option("--seeds", help="Seeds for each prompt: 0:8 is eight of them; or 1,4,7.")]
 Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps.")]
+GuidanceScale = Annotated[
+    float,
+    typer.Option("--guidance-scale", min=0, help="Guidance scale; at 1 guidance is off, which band energies want."),
+]
 Guidance = Annotated[
-    float, typer.Option("--guidance", min=0, help="Guidance scale; at 1 guidance is off, which band energies want.")
+    str | None,
+    typer.Option("--guidance", help="How predictions with and without prompt are combined: cfg, cfg-zero-star."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="Scheduler of diffusers, such as DDIM; default: the model's own.")
+]
+Bands = Annotated[
+    str | None, typer.Option("--bands", help="Octave bands, such as 6, or scales in latent pixels: 0.8,1.6,3.2.")
+]
+Signals = Annotated[
+    str,
+    typer.Option("--signals", help="Of latent,x0,eps,prediction,cond,uncond,guidance,blocks; the last four are extra."),
+]
+Adapter = Annotated[
+    Path | None,
+    typer.Option("--adapter", help="Adapter: a run of `adapt train`, a PEFT folder or a LoRA file."),
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="Folder of pictures: record them under the forward process, no sampling.")
 ]
 ABOUT_FIGURE = "Picture to write; default: beside the cube, and none with --json."
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples generated at once.")]
@@ -53,25 +72,41 @@ def probe(
     prompts: Prompts = None,
     seeds: Seeds = "0:8",
     steps: Steps = 30,
-    guidance: Guidance = 1.0,
+    scheduler: Scheduler = None,
+    guidance_scale: GuidanceScale = 1.0,
+    guidance: Guidance = None,
+    bands: Bands = None,
+    signals: Signals = "latent,x0,eps,prediction",
+    adapter: Adapter = None,
+    data: Data = None,
     batch: Batch = 8,
     resume: Resume = "allow",
     as_json: Json = False,
 ) -> None:
     """Generate samples and record their band energies at every step, into a cube (zarr).
 
-    What a cube holds already is not generated again.
+    What a cube holds already is not generated again. With --data, pictures are recorded at --steps noise levels.
     """
-    texts, numbers = collect_prompts(prompt, prompts), parse_seeds(seeds)
-    start = time.monotonic()
+    from cli.probing import attaching, parse_bands, parse_signals
+
+    numbers, bank, start = parse_seeds(seeds), parse_bands(bands), time.monotonic()
     seen: list[int] = []  # of the runs that were asked for, how many were there: at the start, after each batch
     with kept(lambda: _left(out, seen)), progress_bar(f"probing {printable(model)}") as progress:
-        from spectra.probe import probe as record_runs
+        shared: dict[str, Any] = {"bank": bank, "batch": batch, "resume": resume}
+        shared["progress"] = lambda done, total: _note(seen, progress, done, total)
+        if data is not None:
+            _refuse_sampling(prompt, prompts, scheduler, guidance, adapter)
+            from spectra.forward import probe_data
 
-        cube = record_runs(
-            model, texts, numbers, steps, out, guidance_scale=guidance, batch=batch, resume=resume,
-            progress=lambda done, total: _note(seen, progress, done, total),
-        )  # fmt: skip
+            cube = probe_data(model, data, out, levels=steps, seeds=numbers, **shared)
+        else:
+            texts, names, attached = collect_prompts(prompt, prompts), parse_signals(signals), attaching(adapter)
+            from spectra.probe import probe as record_runs
+
+            cube = record_runs(
+                model, texts, numbers, steps, out, guidance_scale=guidance_scale, guidance=guidance,
+                scheduler=scheduler, signals=names, **attached, **shared,
+            )  # fmt: skip
     new = seen[-1] - seen[0]
     facts = {
         "store": out,
@@ -92,6 +127,14 @@ def probe(
         typer.echo(f"{out} holds {held}{there}; see them with: spectra show {shlex.quote(str(out))}")
 
 
+def _refuse_sampling(*options: object) -> None:
+    """Options about sampling have no meaning for pictures."""
+    if any(option is not None for option in options):
+        raise UserError(
+            "--data records pictures, not samples: leave out --prompt, --prompts, --scheduler, --guidance and --adapter"
+        )
+
+
 def _note(seen: list[int], progress: Progress, done: int, total: int) -> None:
     seen.append(done)
     progress("sample", done, total)
@@ -108,6 +151,10 @@ def _left(out: Path, seen: list[int]) -> str:
 def show(
     cube: Annotated[Path, typer.Argument(help="Cube that `spectra probe` wrote.")],
     figure: Annotated[Path | None, typer.Option("--figure", help=ABOUT_FIGURE)] = None,
+    kind: Annotated[
+        Literal["overview", "multiples", "guidance"],
+        typer.Option("--kind", help="Figure: all on a page, each signal's shares over noise, or what guidance adds."),
+    ] = "overview",
     threshold: Annotated[
         float, typer.Option("--threshold", min=0, max=1, help="Coherence from which on a band counts as decided.")
     ] = 0.8,
@@ -120,7 +167,7 @@ def show(
     data = open_cube(cube)
     rows = band_rows(data, threshold)
     place = figure or (None if as_json else cube.with_suffix(".png"))
-    picture = save_figure(data, place) if place else None
+    picture = save_figure(data, place, kind) if place else None
     if as_json:
         emit({"store": cube, **heading(data), "threshold": threshold, "bands": rows, "figure": picture})
         return
@@ -136,40 +183,68 @@ def models(as_json: Json = False) -> None:
     if as_json:
         emit([{"name": name, **vars(model), "location": model.location} for name, model in MODELS.items()])
         return
-    print_table(_model_table(narrow=_console().width < WIDE))
+    print_table(model_table(narrow=console().width < WIDE))
 
 
-WIDE = 120
-"""Columns of a terminal from which on a model fits on one line."""
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="Cube to compare.")],
+    b: Annotated[Path, typer.Argument(help="Cube that it is compared with: the same prompts and seeds.")],
+    signal: Annotated[
+        list[str] | None, typer.Option("--signal", help="Signal to compare; repeat it for more. Default: all of both.")
+    ] = None,
+    fail_above: Annotated[
+        float | None,
+        typer.Option("--fail-above", min=0, help="Exit code 1 if a band differs by more (log ratio: .05 is 5 %)."),
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="JUnit file to write, with --fail-above.")] = None,
+    figure: Annotated[Path | None, typer.Option("--figure", help="Picture to write: .png, .svg or .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two cubes run by run: by how much each band's energy in A differs from B, at which step, how surely.
+
+    With --fail-above it is a regression gate: the same prompts and seeds, before and after a change.
+    """
+    from cli.compare import about, compared_cubes, document, failures, table, worst, write_junit
+
+    if junit and fail_above is None:
+        raise UserError("--junit says what failed, so it needs a limit: give --fail-above, such as 0.05")
+    start = time.monotonic()
+    compared = compared_cubes(a, b, signal or None)
+    rows = worst(compared)
+    failed = failures(rows, fail_above)
+    if junit and fail_above is not None:
+        write_junit(junit, rows, fail_above, time.monotonic() - start)
+    if figure:
+        from spectra.plots import heatmap, save
+
+        save(heatmap(compared, f"{printable(a.name)} against {printable(b.name)}", about(compared)), figure)
+    if as_json:
+        emit({"a": a, "b": b, **document(compared, rows, fail_above), "junit": junit, "figure": figure})
+    else:
+        print_table(table(compared, rows, f"{printable(str(a))} against {printable(str(b))}"))
+        if fail_above is not None:
+            typer.echo(f"{len(failed)} of {count(len(rows), 'band')} differ by more than {fail_above:g} (log ratio).")
+    if failed:
+        raise typer.Exit(1)
 
 
-def _console() -> Console:
-    """As wide as the terminal; where there is none, as wide as a table likes."""
-    from rich.console import Console
+@app.command()
+def doctor(
+    model: Annotated[str | None, typer.Option("--model", help="Also say what can be recorded of this model.")] = None,
+    cube: Annotated[Path | None, typer.Option("--cube", help="Also read every value of this cube.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look whether everything is in order: libraries, device, filter bank, disk, bundled models.
 
-    return Console(width=None if sys.stdout.isatty() else 160)
+    Ends with exit code 1 if something is not.
+    """
+    from spectra.doctor import examine
 
-
-def print_table(table: Table) -> None:
-    """Print a table as wide as the terminal; where there is none, as wide as it likes."""
-    _console().print(table)
-
-
-def _model_table(narrow: bool) -> Table:
-    """One row a model; a narrow one puts all but the name below the hub id, which is never broken."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from spectra.models import MODELS
-
-    caption = "Memory: all weights in 16 bits, roughly. Any folder or hub id works in place of a name."
-    table = Table(title="Models", caption=caption, title_justify="left", caption_justify="left")
-    names = ("Name", "Hub id", "Family", "Licence", "Memory", "Note")
-    for column in (names[0], f"{names[1]}\n{', '.join(names[2:]).lower()}") if narrow else names:
-        table.add_column(column, overflow="fold", no_wrap=not narrow and column in ("Name", "Hub id", "Memory"))
-    for name, model in MODELS.items():
-        place = "bundled" if model.bundled else model.source
-        facts = (model.family, model.licence, f"{model.memory:g} GB", model.note)
-        rest = (f"{place}\n{', '.join(filter(None, facts))}",) if narrow else (place, *facts)
-        table.add_row(*map(escape, (name, *rest)))
-    return table
+    found = examine(model, cube)
+    if as_json:
+        emit([finding._asdict() for finding in found])
+    else:
+        print_table(finding_table(found))
+    if any(finding.state == "fault" for finding in found):
+        raise typer.Exit(1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectra.analysis import cluster_means, interval, prompts_of
+from spectra.analysis import mean_over_prompts
 from spectra.errors import UserError
 from spectra.plots.page import subject
 from spectra.plots.style import (
@@ -41,7 +41,10 @@ def guidance(cube: xr.Dataset) -> Figure:
     from spectra.guidance import cosine, guidance_energy, optimal_scale
 
     if "agreement" not in cube or not np.isfinite(cube.agreement.values[:, :-1]).any():
-        raise UserError("this cube has no cond and uncond to compare: probe with guidance and with these signals")
+        raise UserError(
+            "this cube has no predictions with and without the prompt: probe with guidance and the signals cond, "
+            "uncond and guidance" + _why(cube)
+        )
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 6.6), dpi=150)
         grid = figure.add_gridspec(2, 2, left=LEFT, right=0.86, bottom=0.09, top=0.85, hspace=0.45, wspace=0.3)
@@ -49,20 +52,29 @@ def guidance(cube: xr.Dataset) -> Figure:
         text(figure, LEFT, 0.925, subject(cube), fontsize=9, color=MUTED, va="top")
         _line(figure.add_subplot(grid[0, 0]), cube, cosine(cube), "Cosine of velocities with and without prompt")
         _line(figure.add_subplot(grid[0, 1]), cube, optimal_scale(cube), "Optimal scale s* of CFG-Zero*")
-        _energies(figure.add_subplot(grid[1, :]), cube, *(guidance_energy(cube, rule) for rule in RULES))
+        energy = guidance_energy(cube)
+        _energies(figure.add_subplot(grid[1, :]), cube, *(energy.sel(rule=rule) for rule in RULES))
     return figure
+
+
+def _why(cube: xr.Dataset) -> str:
+    """The first reason that the runs themselves give."""
+    reasons = [str(one) for one in cube.split.values if one] if "split" in cube.coords else []
+    return f" ({reasons[0]})" if reasons else ""
 
 
 RULES = ("cfg", "cfg-zero-star")
 
 
-def _over_prompts(cube: xr.Dataset, values: xr.DataArray) -> tuple[Array, Array, Array]:
-    ordered = values.transpose("run", "step", ...).values.astype(np.float64)[:, :-1]
-    return interval(cluster_means(ordered, prompts_of(cube)), 0.95, "t", 0, 0)
+def _over_prompts(values: xr.DataArray) -> tuple[Array, Array, Array]:
+    """Mean and interval over prompts, (step, ...) without the last step, where there is no prediction."""
+    found = mean_over_prompts(values.isel(step=slice(-1)))
+    value, low, high = (found[name].transpose("step", ...).values for name in ("value", "low", "high"))
+    return value, low, high
 
 
 def _line(ax: Axes, cube: xr.Dataset, values: xr.DataArray, title: str) -> None:
-    value, low, high = _over_prompts(cube, values)
+    value, low, high = _over_prompts(values)
     x = np.arange(len(value))
     ax.set_title(title)
     ax.axhline(1, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
@@ -74,8 +86,8 @@ def _line(ax: Axes, cube: xr.Dataset, values: xr.DataArray, title: str) -> None:
 
 def _energies(ax: Axes, cube: xr.Dataset, plain: xr.DataArray, star: xr.DataArray) -> None:
     """Energies per band on a logarithmic axis."""
-    ax.set_title("Energy that guidance adds at scale 2, by band (dashed: with CFG-Zero*)")
-    lines = [_over_prompts(cube, values)[0] for values in (plain, star)]
+    ax.set_title("What each unit of guidance adds, by band (dashed: with CFG-Zero*)")
+    lines = [_over_prompts(values)[0] for values in (plain, star)]
     x = np.arange(len(lines[0]))
     for band, colour in enumerate(band_colours(lines[0].shape[1])):
         for line, style in zip(lines, ("-", (0, (3, 2))), strict=True):

@@ -19,9 +19,10 @@ COLOURS = "RdBu_r"  # blue: less, red: more; the signs stay apart for every comm
 
 
 def heatmap(compared: xr.Dataset, title: str = "", about: str = "") -> Figure:
-    """A band by step map for each signal of a comparison: `value`, `low` and `high` (signal, step, band), log ratios.
+    """A band by step map for each signal of `spectra.analysis.compare`: log ratios (signal, step, band).
 
-    Cells whose interval includes no difference are hatched, so that colour alone never says that something differs.
+    Cells whose interval, which holds for all cells together, includes no difference are hatched, so that colour alone
+    never says that something differs.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -50,7 +51,7 @@ def _reach(values: Array) -> float:
 
 
 def _map(ax: Axes, part: xr.Dataset, name: str, reach: float, last: bool) -> None:
-    value, low, high = (part[key].transpose("band", "step").values for key in ("value", "low", "high"))
+    value, low, high = (part[key].transpose("band", "step").values for key in ("value", "low_all", "high_all"))
     bands, steps = value.shape
     edges = (np.arange(steps + 1) - 0.5, np.arange(bands + 1) - 0.5)
     ax.pcolormesh(*edges, value, cmap=COLOURS, vmin=-reach, vmax=reach)
@@ -84,4 +85,11 @@ def _key(figure: Figure, reach: float, bottom: float, height: float) -> None:
     ticks = [-reach, 0.0, reach]
     ax.set_xticks(ticks, ["equal" if t == 0 else f"{100 * np.expm1(t):+.2g} %" for t in ticks])
     ax.set_yticks([])
-    text(figure, 0.56, bottom + height / 2, "hatched: the interval includes no difference", va="center", fontsize=8.5)
+    text(
+        figure,
+        0.56,
+        bottom + height / 2,
+        "hatched: no difference shown (95 %, all cells together)",
+        va="center",
+        fontsize=8.5,
+    )

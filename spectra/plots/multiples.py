@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectra.analysis import cluster_means, interval, prompts_of, shares
+from spectra.analysis import mean_over_prompts, shares
 from spectra.errors import UserError
 from spectra.plots.page import subject
 from spectra.plots.style import (
@@ -36,6 +36,7 @@ NAMES = {
     "uncond": "Prediction without the prompt",
     "guidance": "Their difference (guidance)",
 }
+GIVEN = {"latent": "Latent", "x0": "Clean latent (x0)", "eps": "Noise (eps)"}  # nothing is predicted of data
 
 
 def multiples(cube: xr.Dataset) -> Figure:
@@ -74,15 +75,15 @@ def multiples(cube: xr.Dataset) -> Figure:
 
 def share_lines(ax: Axes, cube: xr.Dataset, signal: str) -> None:
     """Shares of the bands in one signal as lines over the noise level, each with its ribbon and its name."""
-    ax.set_title(NAMES.get(signal, signal))
-    means = cluster_means(shares(cube, signal).values.astype(np.float64), prompts_of(cube))
-    value, low, high = interval(means, 0.95, "t", 0, 0)
+    known = GIVEN if cube.attrs.get("sampler") == "forward" else NAMES
+    ax.set_title(known.get(signal, signal))
+    found = mean_over_prompts(shares(cube, signal))
+    value, low, high = (found[name].transpose("step", "band").values for name in ("value", "low", "high"))
     seen = np.isfinite(value).all(1)
     x = level_axis(ax, cube)
     for band, colour in enumerate(band_colours(value.shape[1])):
-        if len(means) > 1:
-            bottom, top = (part[seen, band].clip(0, 1) for part in (low, high))
-            ax.fill_between(x[seen], bottom, top, color=colour, alpha=0.2, linewidth=0)
+        if found.attrs["n"] > 1:
+            ax.fill_between(x[seen], low[seen, band], high[seen, band], color=colour, alpha=0.2, linewidth=0)
         ax.plot(x[seen], value[seen, band], color=colour)
     ax.set_ylim(0, 1)
     ax.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spectra.analysis import DECIDED, cluster_means, emergence, interval, prompts_of, select, shares
+from spectra.analysis import DECIDED, cluster_means, coherence, emergence, mean_over_prompts, prompts_of, select, shares
 from spectra.bands import radial_modes
 from spectra.plots.style import (
     FAINT,
@@ -20,6 +20,7 @@ from spectra.plots.style import (
     band_labels,
     beside,
     decades,
+    places,
     say,
     steps_axis,
     text,
@@ -35,15 +36,14 @@ def coherence_panel(ax: Axes, cube: xr.Dataset) -> None:
     ax.set_title("Coherence of x0 with the finished sample")
     if not has_coherence(cube):
         return say(ax, "not recorded")
-    values = cube.coherence.transpose("run", "step", "band").values.astype(np.float64)[:, :-1]
-    means = cluster_means(values, prompts_of(cube))
-    value, low, high = interval(means, 0.95, "t", 0, 0)
-    step, found = np.arange(cube.sizes["step"] - 1), emergence(cube).step.values
+    means = mean_over_prompts(coherence(cube).isel(step=slice(-1)))
+    value, low, high = (means[name].transpose("step", "band").values for name in ("value", "low", "high"))
+    step, found = np.arange(cube.sizes["step"] - 1), places(cube, emergence(cube).step.values)
     ax.axhline(DECIDED, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
     text(ax, step[-1], DECIDED - 0.02, f"decided: {DECIDED:g}", color=MUTED, ha="right", va="top", fontsize=8)
-    for band, colour in reversed(list(enumerate(band_colours(values.shape[-1])))):
-        if len(means) > 1:
-            ax.fill_between(step, low[:, band], high[:, band].clip(max=1), color=colour, alpha=0.15, linewidth=0)
+    for band, colour in reversed(list(enumerate(band_colours(value.shape[-1])))):
+        if means.attrs["n"] > 1:
+            ax.fill_between(step, low[:, band], high[:, band], color=colour, alpha=0.15, linewidth=0)
         ax.plot(step, value[:, band], color=colour, zorder=3)
         if np.isfinite(found[band]):
             i = int(found[band])
@@ -68,13 +68,14 @@ def emergence_panel(ax: Axes, cube: xr.Dataset) -> None:
     text(ax, 0, 1.0, title, transform=ax.transAxes, fontsize=8.5, color=MUTED)
     found = emergence(cube)
     for band, (colour, label) in enumerate(zip(band_colours(bands), band_labels(cube), strict=True)):
-        first, low, high = (float(found[name].values[band]) for name in ("step", "low", "high"))
+        said = float(found.step.values[band])
+        first, low, high = (float(places(cube, found[name].values)[band]) for name in ("step", "low", "high"))
         ax.plot([0, last], [band, band], color=FAINT, linewidth=0.7, zorder=1)
         if found.attrs["n"] > 1:
             ax.plot([low, min(high, last)], [band, band], color=colour, linewidth=5, alpha=0.3, zorder=2)
         if math.isfinite(first):
             ax.plot(first, band, "o", color=colour, markersize=6.5, markeredgecolor="white", zorder=3, clip_on=False)
-        words = f"{label}   {first:.0f}" if math.isfinite(first) else f"{label}   later"
+        words = f"{label}   {said:.0f}" if math.isfinite(said) else f"{label}   later"
         beside(ax, band, words, colour)
 
 

@@ -122,8 +122,14 @@ def steps_axis(ax: Axes, cube: xr.Dataset, last: int) -> None:
     every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, last) if last / n <= 7)
     at = np.arange(0, last + 1, max(every, 1))
     ax.set_xlim(0, max(last, 1))
-    ax.set_xticks(at, [f"{i}\n{cube.noise_level.values[i]:.2g}" for i in at])
+    ax.set_xticks(at, [f"{cube.step.values[i]}\n{cube.noise_level.values[i]:.2g}" for i in at])
     ax.set_xlabel("step, noise level below", labelpad=3)
+
+
+def places(cube: xr.Dataset, steps: Array) -> Array:
+    """Where steps are along the axis: their first call, for solvers that make several; inf stays inf."""
+    found = np.searchsorted(cube.step.values, np.minimum(steps, 2.0**31)).astype(np.float64)
+    return np.where(np.isfinite(steps), found, np.inf)
 
 
 def decades(ax: Axes, power: Array) -> None:

@@ -77,7 +77,7 @@ def test_an_empty_prompt_is_refused(command: Command, model: Path, tmp_path: Pat
 def test_an_interrupted_probe_says_what_is_kept(
     command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
-    from spectra.record import _Call
+    from spectra.call import Call as _Call
 
     calls: list[int] = []
     finish = _Call.finish
@@ -141,12 +141,12 @@ def test_for_scripts_the_figure_is_drawn_only_when_asked(command: Command, probe
 def test_a_narrow_list_of_models_breaks_no_hub_id() -> None:
     from rich.console import Console
 
-    from cli.spectra_app import _model_table
+    from cli.tables import model_table
     from spectra.models import MODELS
 
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(_model_table(narrow=True))
+        console.print(model_table(narrow=True))
     lines = shown.get().splitlines()
     assert lines[0].startswith("Models")
     assert all(any(model.source in line for line in lines) for model in MODELS.values() if not model.bundled)
