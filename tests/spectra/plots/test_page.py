@@ -3,48 +3,24 @@
 import pickle
 import subprocess
 import sys
-from itertools import combinations, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
-from matplotlib.transforms import Bbox
 
 from spectra.analysis import emergence
 from spectra.bands import FilterBank, radial_modes
 from spectra.errors import UserError
 from spectra.plots import apart, band_colours, band_labels, energy_per_mode, overview, save
+from tests.spectra.plots.reading import boxes, refuse_collisions, words
 from tests.spectra.synthetic import synthetic_cube
 
 
 @pytest.fixture(scope="module")
 def cube() -> xr.Dataset:
     return synthetic_cube(prompts=3, seeds=2, steps=24)
-
-
-def texts(figure: Figure) -> list[Text]:
-    """All words on the page: tick labels outside the limits of their axis exist, but are not drawn."""
-    found = list(figure.texts)
-    for ax in figure.axes:
-        found += [*ax.texts, ax.xaxis.label, ax.yaxis.label, ax._left_title]
-        for axis, place in ((ax.xaxis, 0), (ax.yaxis, 1)):
-            low, high = sorted(axis.get_view_interval())
-            found += [t for t in axis.get_ticklabels() if low <= t.get_position()[place] <= high]
-    return [t for t in found if t.get_visible() and t.get_text().strip()]
-
-
-def words(figure: Figure) -> str:
-    return "\n".join(t.get_text() for t in texts(figure))
-
-
-def boxes(figure: Figure) -> list[tuple[str, Bbox]]:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return [(t.get_text(), t.get_window_extent(canvas.get_renderer())) for t in texts(figure)]
 
 
 def test_figures_need_neither_pyplot_nor_torch_and_leave_settings_alone() -> None:
@@ -64,15 +40,8 @@ assert "matplotlib.pyplot" not in sys.modules and "torch" not in sys.modules
 @pytest.mark.parametrize("bands", [2, 4, 7])
 def test_no_word_leaves_the_page_or_covers_another(bands: int) -> None:
     figure = overview(synthetic_cube(prompts=3, seeds=1, steps=24, bank=FilterBank.octaves(bands, (16, 16))))
-    page = figure.bbox
-    found = boxes(figure)
-    assert len(found) > 30
-    for word, box in found:
-        assert page.x0 <= box.x0 < box.x1 <= page.x1, word
-        assert page.y0 <= box.y0 < box.y1 <= page.y1, word
-    for (word, box), (other, beside) in combinations(found, 2):
-        shared = Bbox.intersection(box, beside)
-        assert shared is None or shared.width * shared.height < 4, (word, other)
+    assert len(boxes(figure)) > 30
+    refuse_collisions(figure)
 
 
 def test_the_steps_shown_are_those_of_emergence(cube: xr.Dataset) -> None:
