@@ -45,12 +45,23 @@ def pipeline_hash(pipe: Any) -> str:
 
 def base_weights(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Key and value of every tensor of the base model, whatever adapters are attached."""
-    for key, tensor in network.state_dict().items():
+    for key, tensor in _weights(network).items():
         if any(part.startswith(ADAPTER_PREFIXES) for part in key.split(".")):
             continue
         for wrapper in WRAPPERS:
             key = key.replace(wrapper, "")
         yield key, tensor
+
+
+def _weights(network: nn.Module) -> Mapping[str, torch.Tensor]:
+    """The state dict, with the values of weights that accelerate keeps elsewhere until they are needed."""
+    state = network.state_dict()
+    if not any(tensor.is_meta for tensor in state.values()):
+        return state
+    from accelerate.utils.modeling import get_state_dict_offloaded_model
+
+    offloaded: Mapping[str, torch.Tensor] = get_state_dict_offloaded_model(network)
+    return offloaded
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
@@ -65,7 +76,7 @@ def settings(network: nn.Module) -> dict[str, Any]:
         return {}
     if hasattr(config, "to_diff_dict"):  # transformers
         return _without_bookkeeping(config.to_diff_dict())
-    return _without_bookkeeping(_differing(dict(config), type(network)))
+    return _without_bookkeeping(_differing(dict(config), type(getattr(network, "_orig_mod", network))))
 
 
 def _differing(config: Mapping[str, Any], owner: type) -> dict[str, Any]:

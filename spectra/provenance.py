@@ -23,7 +23,7 @@ UNKNOWN_SEED = -1
 
 @dataclass(frozen=True)
 class Labels:
-    """One entry per sample of a call."""
+    """One entry per sample of a call, as in `spectra.schema.Runs`."""
 
     prompt: list[str]
     negative_prompt: list[str]
@@ -32,8 +32,6 @@ class Labels:
     guidance_scale: list[float]
     adapter: list[str]
     adapter_detail: list[str]
-    guidance_rule: list[str]
-    split: list[str]
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,11 @@ def _seed(generator: torch.Generator) -> int:
     return seed if torch.equal(fresh.get_state(), generator.get_state()) else UNKNOWN_SEED
 
 
-def labels(arguments: Mapping[str, Any], seeds: Seeds, count: int, adapter: str) -> Labels:
+def labels(arguments: Mapping[str, Any], seeds: Seeds, count: int, adapters: tuple[str, str]) -> Labels:
     """What tells the `count` samples of a call apart: prompts times images per prompt, images of one prompt adjacent.
 
-    Raises UserError if prompts and latents do not go together, for then nothing would say which sample is which.
+    `adapters` are their names and their description. Raises UserError if prompts and latents do not go together, for
+    then nothing would say which sample is which.
     """
     each = int(arguments.get("num_images_per_prompt") or arguments.get("num_videos_per_prompt") or 1)
     prompts = _prompts(arguments, count // each)
@@ -80,9 +79,8 @@ def labels(arguments: Mapping[str, Any], seeds: Seeds, count: int, adapter: str)
     negatives = _texts(arguments.get("negative_prompt"), len(prompts))
     seed, draw = seeds.per_sample(count)
     prompts, negatives = ([text for text in texts for _ in range(each)] for texts in (prompts, negatives))
-    rule = ["cfg" if guidance(arguments) > 1 else "none"] * count
-    scales, adapters, nothing = [guidance(arguments)] * count, [adapter] * count, [""] * count
-    return Labels(prompts, negatives, seed, draw, scales, adapters, nothing, rule, nothing)
+    name, detail = ([value] * count for value in adapters)
+    return Labels(prompts, negatives, seed, draw, [guidance(arguments)] * count, name, detail)
 
 
 def _prompts(arguments: Mapping[str, Any], count: int) -> list[str]:
@@ -107,23 +105,53 @@ def guidance(arguments: Mapping[str, Any]) -> float:
     return next((float(value) for value in given if isinstance(value, int | float)), math.nan)
 
 
-def active_adapters(pipe: Any) -> str:
-    """Names of the PEFT adapters that act on a pipeline's networks, joined by +; empty without any."""
-    if "peft" not in sys.modules:
-        return ""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from torch import nn
+def guidance_rule(pipe: Any, arguments: Mapping[str, Any], off: float) -> str:
+    """How a pipeline combined cond and uncond in its last call: a guider's class, cfg, cfg-rescale or none.
 
-    networks = (part for part in pipe.components.values() if isinstance(part, nn.Module))
-    layers = (layer for network in networks for layer in network.modules() if isinstance(layer, BaseTunerLayer))
-    acting = (layer for layer in layers if not layer.disable_adapters)
-    return "+".join(dict.fromkeys(name for layer in acting for name in layer.active_adapters))
+    `off` is the scale at which it does not guide. Guidance that a distilled network has built in is none here.
+    """
+    guider = getattr(pipe, "guider", None)
+    if guider is not None:
+        return _guider_rule(guider)
+    guides = getattr(pipe, "do_classifier_free_guidance", None)
+    if guides is None and "true_cfg_scale" in arguments:
+        scale = arguments["true_cfg_scale"]
+        guides = isinstance(scale, int | float) and scale > 1 and arguments.get("negative_prompt") is not None
+    if not (guidance(arguments) > off if guides is None else guides):
+        return "none"
+    return "cfg-rescale" if arguments.get("guidance_rescale") else "cfg"
+
+
+def _guider_rule(guider: Any) -> str:
+    if getattr(guider, "num_conditions", 2) < 2:
+        return "none"
+    if type(guider).__name__ != "ClassifierFreeGuidance":
+        return type(guider).__name__
+    return "cfg-rescale" if getattr(guider, "guidance_rescale", 0) else "cfg"
 
 
 def scheduler_json(scheduler: Any) -> str:
-    """Class and configuration of a scheduler."""
+    """Class and configuration of a scheduler; null without one."""
+    if scheduler is None:
+        return "null"
     config = {name: value for name, value in dict(scheduler.config).items() if not name.startswith("_")}
     return json.dumps({"class": type(scheduler).__name__, **config}, sort_keys=True, default=str)
+
+
+@dataclass
+class SchedulerText:
+    """`scheduler_json`, made again only for another configuration: diffusers replaces it whole when it changes."""
+
+    config: Any = None
+    kind: Any = None
+    text: str = ""
+
+    def __call__(self, scheduler: Any) -> str:
+        """The text of this scheduler."""
+        config = getattr(scheduler, "config", None)
+        if not self.text or config is not self.config or type(scheduler) is not self.kind:
+            self.config, self.kind, self.text = config, type(scheduler), scheduler_json(scheduler)
+        return self.text
 
 
 def versions() -> dict[str, str]:

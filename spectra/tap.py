@@ -20,35 +20,52 @@ _lock = threading.RLock()
 _taps: dict[tuple[type, str], _Tap] = {}
 
 
+@dataclass(eq=False)
+class _Listener:
+    """Who is listened to (held, so that its id stays its own), and by what."""
+
+    instance: Any
+    around: Around
+
+
 @dataclass
 class _Tap:
-    """One wrapped method: what it was, what it is, and who is listened to (held, so that ids stay theirs)."""
+    """One wrapped method: what it was, what it is, and the listeners of each instance, the newest last."""
 
     original: Callable[..., Any]
     inherited: bool
     wrapper: Callable[..., Any] = field(init=False)
-    listeners: dict[int, tuple[Any, Around]] = field(default_factory=dict)
+    listeners: dict[int, tuple[_Listener, ...]] = field(default_factory=dict)
 
 
 @contextmanager
 def tap(instance: Any, method: str, around: Around) -> Iterator[None]:
     """Route `instance.method(*args, **kwargs)` through `around(original, args, kwargs)` for the length of a `with`.
 
-    `original` is bound to the instance. Raises LookupError if the instance is being listened to already.
+    `original` is bound to the instance and keeps its signature. Several listeners of one instance nest, the newest
+    outermost, and may leave in any order.
     """
-    key = (type(instance), method)
+    key, listener = (type(instance), method), _Listener(instance, around)
     with _lock:
         entry = _taps.get(key) or _install(*key)
-        if id(instance) in entry.listeners:
-            raise LookupError(f"{type(instance).__name__}.{method} of this object is being listened to")
-        entry.listeners[id(instance)] = (instance, around)
+        entry.listeners[id(instance)] = (*entry.listeners.get(id(instance), ()), listener)
     try:
         yield
     finally:
         with _lock:
-            del entry.listeners[id(instance)]
+            _forget(entry, listener)
             if not entry.listeners:
                 _remove(*key)
+
+
+def _forget(entry: _Tap, listener: _Listener) -> None:
+    """Tuples are replaced, never changed, so that calls in other threads see one state or the other."""
+    key = id(listener.instance)
+    left = tuple(other for other in entry.listeners[key] if other is not listener)
+    if left:
+        entry.listeners[key] = left
+    else:
+        del entry.listeners[key]
 
 
 def _install(cls: type, method: str) -> _Tap:
@@ -59,12 +76,19 @@ def _install(cls: type, method: str) -> _Tap:
         heard = entry.listeners.get(id(self))
         if heard is None:
             return entry.original(self, *args, **kwargs)
-        return heard[1](functools.partial(entry.original, self), args, kwargs)
+        call: Callable[..., Any] = functools.partial(entry.original, self)
+        for listener in heard[:-1]:
+            call = functools.update_wrapper(functools.partial(_through, listener.around, call), call)
+        return heard[-1].around(call, args, kwargs)
 
     entry.wrapper = wrapper
     setattr(cls, method, wrapper)
     _taps[cls, method] = entry
     return entry
+
+
+def _through(around: Around, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return around(original, args, kwargs)
 
 
 def _remove(cls: type, method: str) -> None:

@@ -137,3 +137,42 @@ def tiny_sd3_folder(folder: Path | None = None) -> Path:
     folder = folder or Path(tempfile.mkdtemp()) / "tiny-sd3"
     tiny_sd3().save_pretrained(folder)
     return folder
+
+
+def tiny_sdxl_parts(seed: int = 0) -> dict[str, object]:
+    """The components of a random Stable Diffusion XL pipeline, which predicts noise."""
+    from diffusers import EulerDiscreteScheduler
+
+    torch.manual_seed(seed)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        cross_attention_dim=64,
+        attention_head_dim=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=32 + 6 * 8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    return {
+        "unet": unet,
+        "vae": autoencoder(),
+        "text_encoder": CLIPTextModel(text_config()),
+        "text_encoder_2": CLIPTextModelWithProjection(text_config()),
+        "tokenizer": tokenizer(),
+        "tokenizer_2": tokenizer(),
+        "scheduler": EulerDiscreteScheduler(),
+    }
+
+
+def tiny_controlnet(pipe: StableDiffusionPipeline) -> object:
+    """A Stable Diffusion ControlNet pipeline around the parts of `tiny_sd`."""
+    from diffusers import ControlNetModel, StableDiffusionControlNetPipeline
+
+    net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=(8, 8, 8))
+    made = StableDiffusionControlNetPipeline(**pipe.components, controlnet=net, requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    return made

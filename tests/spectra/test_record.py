@@ -12,14 +12,17 @@ import pytest
 import torch
 
 import spectra
-from spectra import meter
 from spectra.errors import UserError
 from spectra.record import record
+from spectra.schedulers import SCHEDULERS
 from tests.spectra.witness import ALL, CALL, STEPS, seeded
 from tests.tiny import tiny_sd, tiny_sd3
 
 
-def test_unknown_schedulers_are_refused_for_clean_samples_and_labelled_otherwise(tmp_path: Path) -> None:
+def test_unknown_schedulers_are_refused_for_clean_samples_and_labelled_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(SCHEDULERS, "KDPM2DiscreteScheduler")
     pipe = tiny_sd("epsilon")
     pipe.scheduler = diffusers.KDPM2DiscreteScheduler.from_config(pipe.scheduler.config)
     with pytest.raises(UserError, match="KDPM2DiscreteScheduler has no known rule"), record(pipe, tmp_path / "c.zarr"):
@@ -188,16 +191,13 @@ def test_arguments_that_make_no_sense_are_refused_at_once(options: Any, message:
         pytest.fail("the block must not be entered")
 
 
-def test_coherence_is_off_with_a_reason_where_clean_samples_would_fill_the_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(meter, "COHERENCE_BYTES", 4 * 4 * 16 * 16 * STEPS - 1)
-    pipe = tiny_sd()
-    with record(pipe, tmp_path / "c.zarr"):
+def test_coherence_is_off_with_a_reason_where_clean_samples_would_fill_the_memory(tmp_path: Path) -> None:
+    pipe, memory = tiny_sd(), 4 * 4 * 16 * 16 * STEPS - 1
+    with record(pipe, tmp_path / "c.zarr", memory=memory):
         pipe("a", **CALL)
     cube = spectra.open_cube(tmp_path / "c.zarr")
     assert np.isnan(cube.coherence).all()
-    assert "256 MB" in cube.attrs["coherence_off"]
+    assert f"over {memory} bytes" in cube.attrs["coherence_off"]
 
 
 def test_samples_that_are_not_finite_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import threading
 from typing import Any
 
 import pytest
@@ -67,11 +69,46 @@ def test_two_instances_of_one_class_end_in_any_order() -> None:
     assert Base.step is original
 
 
-def test_one_instance_has_one_listener() -> None:
-    one = Base()
-    with tap(one, "step", listener([])), pytest.raises(LookupError), tap(one, "step", listener([])):
-        pass
-    assert one.step() == 1
+def test_listeners_of_one_instance_nest_and_leave_in_any_order() -> None:
+    one, heard = Base(), []
+
+    def named(name: str) -> Any:
+        def around(original: Any, args: Any, kwargs: Any) -> Any:
+            heard.append((name, list(inspect.signature(original).parameters)))
+            return original(*args, **kwargs)
+
+        return around
+
+    first, second = tap(one, "step", named("first")), tap(one, "step", named("second"))
+    first.__enter__()
+    second.__enter__()
+    assert one.step(by=3) == 3
+    first.__exit__(None, None, None)
+    assert one.step() == 4
+    second.__exit__(None, None, None)
+    assert one.step() == 5
+    assert heard == [("second", ["by"]), ("first", ["by"]), ("second", ["by"])]
+
+
+def test_threads_that_come_and_go_are_each_heard_exactly() -> None:
+    original, counts = Base.step, []
+
+    def work() -> None:
+        for _ in range(50):
+            one, heard = Base(), []
+            with tap(one, "step", listener(heard)):
+                for _ in range(4):
+                    one.step()
+            one.step()
+            counts.append((len(heard), one.count))
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [(4, 5)] * 200
+    assert Base.step is original
 
 
 def test_somebody_elses_later_wrapper_survives() -> None:
