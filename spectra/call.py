@@ -19,7 +19,7 @@ from spectra.bands import FilterBank
 from spectra.entry import Entry, copied, index_of, numbers, positional, replaced, with_variance, without_variance
 from spectra.errors import UserError
 from spectra.headers import check_finite, header_of, split_reason
-from spectra.meter import Measured, Meter, Plan, States, default_radial_bins, keeps_coherence
+from spectra.meter import RADIAL_BINS, Measured, Meter, Plan, States, keeps_coherence
 from spectra.refusals import check_step
 from spectra.schema import GUIDED, Runs
 from spectra.signals import Level, Schedule, output_for, schedule_of
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from spectra.record import Recorder
     from spectra.split import Split
 
-DEFAULT_BANDS = 4
 Method = Callable[..., Any]
 
 
@@ -196,8 +195,7 @@ class Call:
         name, detail = recorder.attached.look()
         adapters = (name if recorder.adapter is None else recorder.adapter, detail)
         self.labels = provenance.labels(self.arguments, self.seeds, self.shape[0], adapters)
-        grid = (self.shape[-2], self.shape[-1])
-        bins = recorder.radial_bins or default_radial_bins(grid)
+        bins = recorder.radial_bins or RADIAL_BINS
         if recorder.temporal is not None and len(self.shape) != 5:
             raise UserError(f"{recorder.name} makes pictures, so there are no frames for temporal bands")
         skip = int(getattr(recorder.family, "causal", False))
@@ -208,7 +206,7 @@ class Call:
         self._check_header()
 
     def _bank(self, shape: tuple[int, ...]) -> FilterBank:
-        return self.recorder.bank or FilterBank.octaves(DEFAULT_BANDS, (shape[-2], shape[-1]))
+        return self.recorder.bank or FilterBank.octaves(self.recorder.bands, (shape[-2], shape[-1]))
 
     def _check_header(self) -> None:
         stored, expected = self.recorder.stored, self.expected()
@@ -274,9 +272,14 @@ class Call:
 
     def _honest(self, measured: Measured) -> tuple[Measured, str]:
         """The numbers, without splits that turned out to be wrong, and why there are none (empty if there are)."""
+        verdict = self.watcher.verdict() if self.watcher is not None else ""
+        if verdict and self.recorder.rule is not None:
+            raise UserError(
+                f"the guidance rule {self.recorder.rule.name} steered by predictions that it mistook: {verdict}; "
+                "nothing was recorded"
+            )
         if not GUIDED.issubset(self.recorder.signals):
             return measured, ""
-        verdict = self.watcher.verdict() if self.watcher is not None else ""
         if not verdict:
             return measured, split_reason(self.reasons)
         rows = [self.recorder.signals.index(name) for name in sorted(GUIDED)]

@@ -22,7 +22,7 @@ from spectra import cube, provenance, stores
 from spectra.bands import FilterBank, radial_spectrum
 from spectra.errors import UserError
 from spectra.families import family_of
-from spectra.meter import default_radial_bins
+from spectra.meter import RADIAL_BINS
 from spectra.pictures import Picture, digest, find_pictures, latents, native_size, pixels
 from spectra.process import Noise, forward_levels
 from spectra.schema import Header, Runs
@@ -66,7 +66,7 @@ def probe_data(
     *,
     levels: int | Sequence[float] = 20,
     seeds: Sequence[int] = (0,),
-    bank: FilterBank | None = None,
+    bank: FilterBank | int | None = None,
     size: tuple[int, int] | None = None,
     batch: int = 8,
     radial_bins: int | None = None,
@@ -146,15 +146,16 @@ def _pairs(pairs: Pairs) -> Clean:
 
 def _header(
     out: stores.StoreLike, pipe: Any, signals: tuple[str, ...], steps: Noise, items: Clean,
-    bank: FilterBank | None, radial_bins: int | None,
+    bank: FilterBank | int | None, radial_bins: int | None,
 ) -> Header:  # fmt: skip
     from spectra.models import model_hash
 
     first = items.load(0, 1)
     stored = cube.read_header(out) if stores.exists(out) else None
     grid = (first.shape[-2], first.shape[-1])
-    bank = bank or (stored.bank if stored else FilterBank.octaves(BANDS, grid))
-    radial_bins = radial_bins or (stored.radial_bins if stored else default_radial_bins(grid))
+    if not isinstance(bank, FilterBank):
+        bank = stored.bank if stored and bank in (None, stored.bank.bands) else FilterBank.octaves(bank or BANDS, grid)
+    radial_bins = radial_bins or (stored.radial_bins if stored else RADIAL_BINS)
     facts = {
         "model_hash": model_hash(pipe),
         "scheduler": json.dumps({"class": SAMPLER}),

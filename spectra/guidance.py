@@ -237,7 +237,9 @@ def cosine(cube: xr.Dataset) -> xr.DataArray:
     """The cosine between the velocities with and without the prompt, (run, step)."""
     cc, cu, uu = (one.sum("band", skipna=False) for one in _pairs(cube))
     angle = cu / (cc * uu) ** 0.5
-    return angle.rename("cosine").assign_attrs(long_name="cosine of the two velocities", units="1", valid_range=[-1.0, 1.0])
+    return angle.rename("cosine").assign_attrs(
+        long_name="cosine of the two velocities", units="1", valid_range=[-1.0, 1.0]
+    )
 
 
 def guidance_energy(cube: xr.Dataset) -> xr.DataArray:

@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 MEMORY = 256 << 20  # bytes that a call may hold back unmeasured, and that the clean samples of one run may take
 WORKING = 16 << 20  # bytes of float32 states that are measured at once
-
-
-def default_radial_bins(grid: tuple[int, int]) -> int:
-    """Bins no finer than the modes along the longer side, at most 64."""
-    return min(max(grid), 64)
+RADIAL_BINS = 64  # finer than the modes of small grids, so that other bands can be asked of the spectrum later
 
 
 def keeps_coherence(shape: tuple[int, ...], steps: int, signals: tuple[str, ...], memory: int = MEMORY) -> bool:

@@ -29,6 +29,7 @@ from spectra.tap import tap
 if TYPE_CHECKING:
     from torch import Tensor
 
+DEFAULT_BANDS = 4
 Method = Callable[..., Any]
 _recorded: dict[int, Any] = {}
 _lock = threading.Lock()
@@ -39,7 +40,7 @@ def record(
     pipe: Any,
     store: StoreLike,
     *,
-    bank: FilterBank | None = None,
+    bank: FilterBank | int | None = None,
     signals: Sequence[str] = ("latent", "x0"),
     layout: str | None = None,
     radial_bins: int | None = None,
@@ -60,22 +61,23 @@ def record(
     written together, now and then and at the end of the block, however that ends. `pipe` is a pipeline, a modular one,
     or, for a loop written by hand (`Recorder.sampling`), a scheduler or a network.
 
-    Without `bank`, the cube's own is used, or four octave bands of a new one. `signals` are some of latent (always),
-    x0, eps, prediction, and cond, uncond and guidance, the difference of the two, which come together; "blocks" is
-    the same as `blocks=True`: energies of the outputs of the denoiser's blocks. `layout` tells how to unpack latents of
-    unknown families (`spectra.families`). `adapter` names what is attached to the pipeline, by default PEFT's active
-    adapters. `attrs` are kept as text in a new cube. `temporal` is a filter bank along latent frames. `guidance` is a
-    rule of `spectra.guidance`, or its name: what it makes of cond and uncond goes to the scheduler instead of the
-    pipeline's own prediction. `memory` bounds, in bytes, the states that a call holds back unmeasured and the clean
-    samples of one run, without which there is no coherence.
+    `bank` is a filter bank or a number of octave bands; without it, the cube's own is used, or four octave bands.
+    `signals` are some of latent (always), x0, eps, prediction, and cond, uncond and guidance, the difference of the
+    two, which come together; "blocks" is the same as `blocks=True`: energies of the outputs of the denoiser's
+    blocks. `layout` tells how to unpack latents of unknown families (`spectra.families`). `adapter` names what is
+    attached to the pipeline, by default PEFT's active adapters. `attrs` are kept as text in a new cube. `temporal`
+    is a filter bank along latent frames. `guidance` is a rule of `spectra.guidance`, or its name: what it makes of
+    cond and uncond goes to the scheduler instead of the pipeline's own prediction. `memory` bounds, in bytes, the
+    states that a call holds back unmeasured and the clean samples of one run, without which there is no coherence.
 
     Raises UserError if the store cannot be written or holds runs of another kind, if this pipeline is being recorded
     already, and, from within the call, if latents or scheduler are of a kind that is not understood.
     """
     names = known_signals(signals)
+    own = bank if isinstance(bank, FilterBank) else None
     recorder = Recorder(
-        subject(pipe), store, bank, names, layout, radial_bins, adapter, notes_of(pipe, attrs),
-        temporal, _rule(guidance), blocks or "blocks" in signals, memory,
+        subject(pipe), store, own, names, layout, radial_bins, adapter, notes_of(pipe, attrs),
+        temporal, _rule(guidance), blocks or "blocks" in signals, memory, _bands(bank), isinstance(bank, int),
     )  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(_claimed(pipe))
@@ -84,6 +86,13 @@ def record(
         if not isinstance(recorder.pipe, Loop):
             stack.enter_context(tap(recorder.pipe, "__call__", recorder.call))
         yield recorder
+
+
+def _bands(bank: FilterBank | int | None) -> int:
+    """How many octave bands a new cube gets where no bank is given."""
+    if isinstance(bank, int) and bank < 1:
+        raise UserError(f"a filter bank needs at least 1 band, not {bank}")
+    return bank if isinstance(bank, int) else DEFAULT_BANDS
 
 
 @contextmanager
@@ -116,6 +125,8 @@ class Recorder:
     rule: Any
     blocks: bool
     memory: int
+    bands: int = DEFAULT_BANDS
+    asked_bands: bool = False
     runs: int = 0
     family: Family = field(init=False)
     model_hash: str = field(init=False)
@@ -139,6 +150,8 @@ class Recorder:
 
     def _adopt(self, stored: Header) -> None:
         """Go on with a cube that exists: what was left open is as it is there."""
+        if self.asked_bands and self.bands != stored.bank.bands:
+            cube.refuse(self.store, [f"bands was {stored.bank.bands}, is {self.bands}"])
         self.bank = self.bank or stored.bank
         self.radial_bins = self.radial_bins or stored.radial_bins
         self.temporal = self.temporal or stored.temporal

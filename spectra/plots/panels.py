@@ -110,8 +110,11 @@ def energy_per_mode(cube: xr.Dataset) -> tuple[Array, Array] | None:
     modes = radial_modes(cube.sizes["radius"], *grid)
     spectrum = select(cube, "latent").spectrum.transpose("run", "step", "radius").values.astype(np.float64)
     fields = cube.sizes["channel"] * cube.sizes.get("frame", 1)
-    power = cluster_means(spectrum, prompts_of(cube)).mean(0)[:, modes > 0] / modes[modes > 0] / fields
-    return cube.radius.values[modes > 0].astype(np.float64), power
+    mean, (radius, modes) = cluster_means(spectrum, prompts_of(cube)).mean(0), (cube.radius.values, modes)
+    starts = np.arange(0, len(modes), -(-len(modes) // max(grid)))  # no finer than the modes along the longer side
+    energy, weighted, modes = (np.add.reduceat(v, starts, -1) for v in (mean, radius * modes, modes))
+    held = modes > 0
+    return weighted[held] / modes[held], energy[:, held] / modes[held] / fields
 
 
 def spectrum_panel(ax: Axes, cube: xr.Dataset, lines: int = 6) -> None:

@@ -8,7 +8,7 @@ import torch
 
 import spectra
 from spectra.bands import coherence, radial_spectrum
-from spectra.meter import Meter, Plan, States, default_radial_bins, keeps_coherence
+from spectra.meter import Meter, Plan, States, keeps_coherence
 from spectra.signals import Level, Schedule, clean_and_noise
 from spectra.temporal import temporal_energies
 
@@ -123,8 +123,7 @@ def test_temporal_bands_are_those_of_each_signal(skip: int) -> None:
     assert np.isnan(temporal[:, 3, 1:]).all()
 
 
-def test_memory_decides_over_coherence_and_the_grid_over_bins() -> None:
+def test_memory_decides_over_coherence() -> None:
     assert keeps_coherence((8, 4, 16, 16), 30, ("latent", "x0"), 4 * 4 * 16 * 16 * 30)
     assert not keeps_coherence((8, 4, 16, 16), 30, ("latent", "x0"), 4 * 4 * 16 * 16 * 30 - 1)
     assert not keeps_coherence((8, 4, 16, 16), 30, ("latent",))
-    assert [default_radial_bins(grid) for grid in ((16, 8), (200, 90))] == [16, 64]

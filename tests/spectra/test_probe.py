@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from safetensors.torch import save_file
 
 import spectra
 from spectra.errors import UserError
@@ -79,7 +81,7 @@ def test_runs_that_are_there_are_not_generated_again(tmp_path: Path) -> None:
     assert more.sizes["run"] == 6
     guided = probe(pipe, PROMPTS, [0], 2, out, guidance_scale=3.0)
     assert guided.guidance_scale.values.tolist() == [1.0] * 6 + [3.0] * 2
-    assert probe(pipe, PROMPTS, [0], 2, out, adapter="other").sizes["run"] == 10
+    assert probe(pipe, PROMPTS, [0], 2, out, label="other").sizes["run"] == 10
 
 
 class ZImagePipeline(StableDiffusionPipeline):
@@ -214,19 +216,109 @@ def test_a_pipeline_without_guidance_refuses_a_scale(tmp_path: Path) -> None:
         probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr", guidance_scale=2.0)
 
 
+def test_the_scheduler_is_that_of_the_name_while_it_probes(tmp_path: Path) -> None:
+    pipe = tiny_sd()
+    before = pipe.scheduler
+    cube = probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr", scheduler="EulerDiscrete")
+    assert json.loads(cube.attrs["scheduler"])["class"] == "EulerDiscreteScheduler"
+    assert pipe.scheduler is before
+    assert cube.noise_level.values[0] > 10, "Euler counts noise by its variance"
+    with pytest.raises(UserError, match=r"scheduler\.class was"):
+        probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr")
+    assert probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr", scheduler="EulerDiscreteScheduler").sizes["run"] == 2
+
+
+def test_a_scheduler_that_diffusers_does_not_have_is_refused_with_those_near(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"diffusers has no scheduler 'Eulerdiscrete'; near are .*EulerDiscreteSch"):
+        probe(tiny_sd(), PROMPTS, [0], 2, tmp_path / "c.zarr", scheduler="Eulerdiscrete")
+
+
+def test_runs_under_another_guidance_rule_are_other_runs(tmp_path: Path) -> None:
+    pipe, out = tiny_sd3(), tmp_path / "c.zarr"
+    plain = probe(pipe, PROMPTS, [0], 4, out, guidance_scale=3.0)
+    assert set(plain.guidance_rule.values) == {"cfg"}
+    both = probe(pipe, PROMPTS, [0], 4, out, guidance_scale=3.0, guidance="cfg-zero-star")
+    assert both.guidance_rule.values.tolist() == ["cfg"] * 2 + ["cfg-zero-star"] * 2
+    energy = both.energy.sel(signal="latent").isel(step=-1).values
+    assert abs(energy[2:] / energy[:2] - 1).max() > 1e-3
+    for rule in (None, "cfg-zero-star", "cfg"):
+        assert probe(pipe, PROMPTS, [0], 4, out, guidance_scale=3.0, guidance=rule).sizes["run"] == 4
+    with pytest.raises(UserError, match="there is no guidance rule 'sideways'"):
+        probe(pipe, PROMPTS, [0], 4, out, guidance_scale=3.0, guidance="sideways")
+
+
+def saved_lora(folder: Path, file: str, seed: int) -> Path:
+    """A LoRA of the tiny model, as diffusers or as PEFT saves it."""
+    from peft import LoraConfig, get_peft_model
+    from peft.utils import get_peft_model_state_dict
+
+    unet = tiny_sd().unet
+    torch.manual_seed(seed)
+    wrapped = get_peft_model(unet, LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False))
+    if file == "peft":
+        wrapped.save_pretrained(folder)
+    else:
+        weights = get_peft_model_state_dict(wrapped)
+        layers = {name.removeprefix("base_model.model."): value for name, value in weights.items()}
+        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=layers)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["peft", "diffusers"])
+def test_an_adapter_is_loaded_from_its_folder_and_names_the_runs(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / "c.zarr"
+    plain = probe(tiny_sd(), PROMPTS, [0], 2, out)
+    style = saved_lora(tmp_path / "style", kind, 1)
+    both = probe(tiny_sd(), PROMPTS, [0], 2, out, adapter=style)
+    assert both.adapter.values.tolist() == ["", "", "style", "style"]
+    ends = both.energy.sel(signal="latent").isel(step=-1).values
+    assert abs(ends[2:] - ends[:2]).max() > 1e-4
+    assert both.energy.values[:2].tobytes() == plain.energy.values.tobytes()
+    assert probe(tiny_sd(), PROMPTS, [0], 2, out, adapter=style).sizes["run"] == 4
+    other = saved_lora(tmp_path / "other" / "style", kind, 2)
+    assert probe(tiny_sd(), PROMPTS, [0], 2, out, adapter=other).sizes["run"] == 6, "weights tell adapters apart"
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "unknown", "pickled", "foreign"])
+def test_an_adapter_that_cannot_be_loaded_is_refused_and_leaves_nothing(kind: str, tmp_path: Path) -> None:
+    place = tmp_path / "adapter"
+    if kind != "missing":
+        place.mkdir()
+    if kind in ("unknown", "pickled"):
+        (place / "adapter_config.json").write_text(json.dumps({"peft_type": {"unknown": "MAGIC"}.get(kind, "LORA")}))
+        (place / "adapter_model.bin").write_bytes(b"pickle")
+    if kind == "foreign":
+        save_file({"nonsense.lora_A.weight": torch.zeros(2, 3)}, place / "pytorch_lora_weights.safetensors")
+    with pytest.raises(UserError, match=str(place)):
+        probe(tiny_sd(), PROMPTS, [0], 2, tmp_path / "c.zarr", adapter=place)
+    assert not (tmp_path / "c.zarr").exists()
+
+
+def test_what_prepare_attaches_is_probed(tmp_path: Path) -> None:
+    def prepare(pipe: Any) -> None:
+        pipe.unet.conv_in.weight.data.mul_(1.1)
+
+    plain, changed = (
+        probe(tiny_sd(), PROMPTS, [0], 2, tmp_path / name, prepare=hook, label=name)
+        for name, hook in (("plain", None), ("changed", prepare))
+    )
+    assert changed.adapter.values.tolist() == ["changed"] * 2
+    assert not np.array_equal(plain.energy.values, changed.energy.values)
+
+
 KILLED = """
 import functools, os, signal, sys
 import diffusers, zarr
 from spectra.probe import probe
 
 model, out, where, count = sys.argv[1:5]
-owner, method = {"step": (diffusers.DDIMScheduler, "step"), "write": (zarr.Array, "__setitem__"),
+owner, method = {"step": (diffusers.DDIMScheduler, "step"), "status": (zarr.storage.LocalStore, "set"),
                  "resize": (zarr.Array, "resize"), "create": (zarr.Group, "create_array")}[where]
 original, left = getattr(owner, method), [int(count)]
 
 @functools.wraps(original)
 def deadly(self, *args, **kwargs):
-    left[0] -= 1
+    left[0] -= where != "status" or str(args[0]).startswith("status/c")
     if left[0] < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, *args, **kwargs)
@@ -242,12 +334,21 @@ def test_a_probe_that_is_killed_and_resumed_ends_with_the_same_numbers(folder: s
     undisturbed = probe(folder, PROMPTS, range(3), 3, tmp_path / "whole.zarr", batch=2)
     out = tmp_path / "killed.zarr"
     survived = []
-    # Making the cube writes 12 coordinates; one append makes 10 resizes, writes 9 arrays of rows, and then the status.
-    for where, count in (("create", 9), ("step", 2), ("write", 12 + 10 + 9), ("resize", 4)):
+    for where, count in (("create", 9), ("step", 2), ("resize", 4), ("status", 0), ("status", 1)):
         command = [sys.executable, "-c", KILLED, folder, str(out), where, str(count)]
         done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=120)
         assert done.returncode == -signal.SIGKILL, done.stderr.decode()
         survived.append(spectra.open_cube(out).sizes["run"] if out.exists() else 0)
-    assert survived == [0, 0, 2, 2]
+    assert survived == [0, 0, 0, 0, 2]
     assert_same_numbers(probe(folder, PROMPTS, range(3), 3, out, batch=2), undisturbed)
     assert spectra.validate(out) == 6
+
+
+@pytest.mark.slow
+def test_a_probe_killed_at_random_moments_ends_bit_for_bit_as_an_undisturbed_one(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.faults.kill_probe", "--kills", "6", "--out", str(tmp_path / "k.json")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tally = json.loads((tmp_path / "k.json").read_text())
+    assert tally["equal"]
+    assert tally["killed"] == 6
