@@ -21,7 +21,7 @@ from datasets_cache.picture import decode
 from spectra.bands import FilterBank, radial_spectrum, radii
 from spectra.models import call_defaults
 from spectra.prompts import quiet_cuts
-from spectra.provenance import versions
+from spectra.recording.provenance import versions
 
 SOURCES = ("base", "adapter", "reference")
 BANDS = 4

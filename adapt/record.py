@@ -15,7 +15,7 @@ from torch import Tensor
 from adapt.config import learning_rate
 from adapt.task import Task
 from adapt.validate import Validation
-from spectra.provenance import versions
+from spectra.recording.provenance import versions
 
 ROUTER = "fera."
 """Names of the router's weights begin so; they are trained, and are no part of the low-rank update."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spectra.cube import open_cube, validate
     from spectra.errors import UserError
     from spectra.families import Family, family_of
+    from spectra.forward import probe_data
     from spectra.models import call_defaults, load_pipeline, model_hash
     from spectra.probe import probe
     from spectra.record import record
@@ -32,12 +33,13 @@ _HOMES = {
     "load_pipeline": "models",
     "model_hash": "models",
     "probe": "probe",
+    "probe_data": "forward",
     "record": "record",
 }
 __version__ = "0.1.0"
 __all__ = [
     "Family", "FilterBank", "UserError", "call_defaults", "coherence", "family_of", "load_pipeline", "model_hash",
-    "open_cube", "probe", "radial_spectrum", "record", "validate",
+    "open_cube", "probe", "probe_data", "radial_spectrum", "record", "validate",
 ]  # fmt: skip
 
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from spectra import analysis
+from spectra.analysis.labels import bank_of, grid_of
 from spectra.errors import UserError
-from spectra.labels import bank_of, grid_of
 
 if TYPE_CHECKING:
     from spectra.analysis import By
+    from spectra.analysis.comparison import Of
     from spectra.bands import FilterBank
-    from spectra.comparison import Of
 
 
 @xr.register_dataset_accessor("spectra")  # type: ignore[no-untyped-call]
@@ -45,7 +45,7 @@ class Spectra:
         return f"<spectra of a cube: {sizes}; {', '.join(name for name in dir(type(self)) if name[0] != '_')}>"
 
     def shares(self, signal: str = "latent") -> xr.DataArray:
-        """Share of each band in the energy of a signal, (run, step, band); see `spectra.labels.shares`."""
+        """Share of each band in the energy of a signal, (run, step, band); see `spectra.analysis.labels.shares`."""
         return analysis.shares(self._cube, signal)
 
     def mean_shares(self, signal: str = "latent", **interval: Any) -> xr.Dataset:
@@ -53,7 +53,7 @@ class Spectra:
         return self.mean(self.shares(signal), **interval)
 
     def coherence(self) -> xr.DataArray:
-        """Cosine of x0 with the finished sample, (run, step, band); see `spectra.labels.coherence`."""
+        """Cosine of x0 with the finished sample, (run, step, band); see `spectra.analysis.labels.coherence`."""
         return analysis.coherence(self._cube)
 
     def mean_coherence(self, **interval: Any) -> xr.Dataset:
@@ -61,7 +61,7 @@ class Spectra:
         return self.mean(self.coherence(), **interval)
 
     def relative(self) -> xr.DataArray:
-        """Energies over those of unit white noise, dimensions as `energy`; see `spectra.labels.relative`."""
+        """Energies over those of unit white noise, dimensions as `energy`; see `spectra.analysis.labels.relative`."""
         return analysis.relative(self._cube)
 
     def mean(self, data: xr.DataArray, **interval: Any) -> xr.Dataset:
@@ -75,17 +75,17 @@ class Spectra:
     def slope(
         self, signal: str | None = None, fit_range: tuple[float, float] | None = None, **interval: Any
     ) -> xr.Dataset:
-        """Spectral exponent per step and signal; see `spectra.spectrum.slope`."""
+        """Spectral exponent per step and signal; see `spectra.analysis.spectrum.slope`."""
         return analysis.slope(self._cube, signal, fit_range=fit_range, **interval)
 
     def discretisation(self) -> xr.Dataset:
-        """Energy that a perfect model keeps at these steps; see `spectra.discretisation.discretisation`."""
+        """Energy that a perfect model keeps at these steps; see `spectra.analysis.discretisation.discretisation`."""
         return analysis.discretisation(self._cube)
 
     def compare(self, other: xr.Dataset, of: Of = "ratios", **interval: Any) -> xr.Dataset:
-        """Log ratio of this cube's energies over another's, paired; see `spectra.comparison.compare`."""
+        """Log ratio of this cube's energies over another's, paired; see `spectra.analysis.comparison.compare`."""
         return analysis.compare(self._cube, other, of=of, **interval)
 
     def reband(self, bank: FilterBank) -> xr.Dataset:
-        """Energies of other bands, with bounds; see `spectra.spectrum.reband`."""
+        """Energies of other bands, with bounds; see `spectra.analysis.spectrum.reband`."""
         return analysis.reband(self._cube, bank)

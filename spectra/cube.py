@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spectra import stores
-from spectra.creation import Layout, Resume, check_resume, create, create_array, differences, refuse, resume
 from spectra.errors import UserError
 from spectra.schema import DATA, fixed_values, variables
-from spectra.stored import Stored, open_stored, read_header
-from spectra.stores import StoreLike
-from spectra.writer import Writer, append
+from spectra.storage import stores
+from spectra.storage.creation import Layout, Resume, check_resume, create, create_array, differences, refuse, resume
+from spectra.storage.stored import Stored, open_stored, read_header
+from spectra.storage.stores import StoreLike
+from spectra.storage.writer import Writer, append
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra.denormalise import DENORMALISE
 from spectra.errors import UserError
-from spectra.tap import tap
+from spectra.recording.tap import tap
 
 if TYPE_CHECKING:
     import torch

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from spectra import cube, provenance, stores
+from spectra import cube
 from spectra.bands import FilterBank, radial_spectrum
 from spectra.errors import UserError
 from spectra.families import family_of
-from spectra.meter import RADIAL_BINS
 from spectra.pictures import Picture, digest, find_pictures, latents, native_size, pixels
 from spectra.process import Noise, forward_levels
+from spectra.recording import provenance
+from spectra.recording.meter import RADIAL_BINS
 from spectra.schema import Header, Runs
+from spectra.storage import stores
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from spectra.bands import FilterBank
 from spectra.errors import UserError
+from spectra.recording.split import Split
 from spectra.schema import PAIRS
 from spectra.signals import Level, Schedule
-from spectra.split import Split
 from spectra.velocity import DIRECT, EPSILON, agreement, band_products, least_squares_scale, prediction, velocity
 
 if TYPE_CHECKING:

@@ -7,13 +7,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spectra import cube, provenance, setting, sharing, stores
-from spectra.attached import Attached
+from spectra import cube, setting
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.families import family_of
 from spectra.prompts import quiet_cuts, warn_cut
 from spectra.record import record
+from spectra.recording import provenance
+from spectra.recording.attached import Attached
+from spectra.storage import sharing, stores
 
 if TYPE_CHECKING:
     import xarray as xr

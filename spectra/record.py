@@ -11,20 +11,22 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from spectra import cube, provenance, stores
-from spectra.attached import Attached
+from spectra import cube
 from spectra.bands import FilterBank
-from spectra.call import Call
 from spectra.errors import UserError
 from spectra.families import Family, family_of, with_layout
-from spectra.headers import asked, known_signals, notes_of
-from spectra.loops import Loop, Sampling, explicit, loop_seeds, subject
-from spectra.meter import MEMORY
-from spectra.refusals import check_recordable
+from spectra.recording import provenance
+from spectra.recording.attached import Attached
+from spectra.recording.call import Call
+from spectra.recording.headers import asked, known_signals, notes_of
+from spectra.recording.loops import Loop, Sampling, explicit, loop_seeds, subject
+from spectra.recording.meter import MEMORY
+from spectra.recording.refusals import check_recordable
+from spectra.recording.sink import Sink
+from spectra.recording.tap import tap
 from spectra.schema import GUIDED, Header, Runs
-from spectra.sink import Sink
-from spectra.stores import StoreLike
-from spectra.tap import tap
+from spectra.storage import stores
+from spectra.storage.stores import StoreLike
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spectra.attached import Attached
 from spectra.errors import UserError
 from spectra.models import one_line
+from spectra.recording.attached import Attached
 
 WEIGHTS = "adapter_model.safetensors"
 

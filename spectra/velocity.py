@@ -12,8 +12,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from spectra.bands import FilterBank
+from spectra.recording.split import Split
 from spectra.signals import Level, Schedule, clean_and_noise
-from spectra.split import Split
 
 if TYPE_CHECKING:
     from torch import Tensor

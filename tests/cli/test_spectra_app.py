@@ -77,7 +77,7 @@ def test_an_empty_prompt_is_refused(command: Command, model: Path, tmp_path: Pat
 def test_an_interrupted_probe_says_what_is_kept(
     command: Command, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: int
 ) -> None:
-    from spectra.call import Call as _Call
+    from spectra.recording.call import Call as _Call
 
     calls: list[int] = []
     finish = _Call.finish

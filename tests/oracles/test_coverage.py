@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from spectra.analysis import HALF
+from spectra.analysis.comparison import Of, _default, _logs
+from spectra.analysis.kernels import Array, crossing, exponents, final_power, slope_weights
+from spectra.analysis.statistics import Interval, Method, mean_interval, simultaneous, standard_error, within
 from spectra.bands import FilterBank
-from spectra.comparison import Of, _default, _logs
 from spectra.gaussian import GaussianField, flow_levels
-from spectra.kernels import Array, crossing, exponents, final_power, slope_weights
 from spectra.radial import radial_bin, radial_modes, radius
-from spectra.statistics import Interval, Method, mean_interval, simultaneous, standard_error, within
 
 GRID, BINS, PROMPTS = (16, 16), 16, (8, 16, 32)
 BANK = FilterBank.octaves(4, GRID)

@@ -10,9 +10,9 @@ import pytest
 import torch
 import xarray as xr
 
-from spectra import call
 from spectra.bands import FilterBank, radius
 from spectra.gaussian import GaussianField, flow_levels
+from spectra.recording import call
 from spectra.zoo.gaussian import GaussianPipeline, gaussian_pipeline
 from tests.oracles.recorded import PROMPT, SEEDS, levels_by_hand, misfit, noise, pipeline, recording, states_by_hand
 from tests.spectra.witness import ALL, BANK, energies, seeded

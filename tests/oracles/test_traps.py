@@ -15,13 +15,14 @@ import pytest
 import torch
 import xarray as xr
 
-from spectra import call, schedulers, signals
+from spectra import schedulers, signals
 from spectra.bands import FilterBank, coefficients, from_coefficients
 from spectra.gaussian import Path as States
-from spectra.meter import Meter
+from spectra.recording import call
+from spectra.recording.meter import Meter
+from spectra.recording.split import Split
 from spectra.schedulers import by_index
 from spectra.signals import Level, Schedule
-from spectra.split import Split
 from spectra.zoo.gaussian import GaussianPipeline
 from tests.oracles.recorded import PROMPT, SEEDS, STEPS, misfit, noise, pipeline, recording, states_by_hand
 from tests.spectra.witness import ALL, BANK, energies, scipy_energies

@@ -26,8 +26,8 @@ from diffusers import (
 from diffusers.modular_pipelines.wan.modular_blocks_wan import WanCoreDenoiseStep
 
 from spectra.families import family_of
-from spectra.split import Split, Watcher
-from spectra.tap import tap
+from spectra.recording.split import Split, Watcher
+from spectra.recording.tap import tap
 from tests.tiny import autoencoder, tiny_sd, tiny_sd3
 
 COMMON = {"num_inference_steps": 3, "output_type": "latent"}

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from spectra.analysis.kernels import band_sums
 from spectra.bands import FilterBank, coherence, radial_spectrum, radii
 from spectra.gaussian import GaussianField, Levels, flow_levels
-from spectra.kernels import band_sums
 from spectra.radial import radial_bin
 
 SIGNALS = ("latent", "x0", "eps", "prediction")

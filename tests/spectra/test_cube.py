@@ -18,12 +18,12 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spectra import creation
 from spectra import cube as cubes
 from spectra.bands import FilterBank
 from spectra.cube import append, create, open_cube, read_header, resume, validate
 from spectra.errors import UserError
 from spectra.schema import Header, Runs
+from spectra.storage import creation
 
 HEADER = Header(
     signals=("latent", "x0"),

@@ -29,9 +29,9 @@ from spectra.guidance import (
     optimal_scale,
     rule,
 )
+from spectra.recording.split import Split
 from spectra.schema import PAIRS
 from spectra.signals import Level, Schedule, schedule_of
-from spectra.split import Split
 from spectra.velocity import band_products, least_squares_scale, prediction, velocity
 
 BANK = FilterBank((0.8, 1.6, 3.2))

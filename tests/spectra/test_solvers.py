@@ -11,7 +11,7 @@ import pytest
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.gaussian import GaussianField, Levels, flow_levels, vp_levels
-from spectra.provenance import scheduler_json
+from spectra.recording.provenance import scheduler_json
 from spectra.solvers import SOLVERS, sampler_path, solver_of
 
 FIELD = GaussianField.power_law((2, 6, 8), exponent=2.0, offset=0.7)

@@ -1,0 +1,150 @@
+"""What analyses share: one signal of a cube, its bank and grid, views of its variables, and means with intervals.
+
+Nothing here reads a cube that is larger than memory: results are lazy where the cube is, as `open_cube` gives it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spectra.analysis.statistics import Array, Interval, Method, mean_interval, method_used, within
+from spectra.bands import FilterBank
+from spectra.errors import UserError
+from spectra.schema import GUIDED
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def select(cube: xr.Dataset, signal: str) -> xr.Dataset:
+    """The cube of one signal; of cond, uncond and guidance, the runs where they could be told apart.
+
+    Raises UserError where it was not recorded, or in no run.
+    """
+    names = [str(name) for name in cube.signal.values]
+    if signal not in names:
+        raise UserError(f"this cube has no signal {signal!r}: it recorded {', '.join(names)}")
+    one = cube.isel(signal=names.index(signal))
+    if signal not in GUIDED or "split" not in cube.coords or not cube.sizes["run"]:
+        return one
+    why = [str(reason) for reason in cube.split.values]
+    if all(why):
+        raise UserError(f"no run of this cube has the signal {signal!r}: {why[0]}")
+    return one.isel(run=[i for i, reason in enumerate(why) if not reason])
+
+
+def prompts_of(data: xr.Dataset | xr.DataArray) -> list[str]:
+    """The prompt of each run; without prompts each run is its own."""
+    named = data.prompt.values if "prompt" in data.coords else np.arange(data.sizes["run"])
+    return [str(name) for name in named]
+
+
+def bank_of(cube: xr.Dataset) -> FilterBank:
+    """The bands that a cube was recorded with."""
+    return FilterBank.from_dict(_described(cube, "bank"))
+
+
+def grid_of(cube: xr.Dataset) -> tuple[int, int]:
+    """Height and width of the latents, in latent pixels."""
+    h, w = _described(cube, "grid")
+    return int(h), int(w)
+
+
+def fields_of(cube: xr.Dataset) -> int:
+    """How many fields (channels times frames) the spectrum adds up."""
+    return int(cube.sizes["channel"] * cube.sizes.get("frame", 1))
+
+
+def summed(energy: xr.DataArray) -> xr.DataArray:
+    """Energies over all channels and frames; NaN stays NaN."""
+    return energy.sum([dim for dim in ("channel", "frame") if dim in energy.dims], skipna=False)
+
+
+def shares(cube: xr.Dataset, signal: str = "latent") -> xr.DataArray:
+    """Share of each band in the energy of a signal, (run, step, band): channels and frames summed, bands sum to 1.
+
+    Raises UserError where the cube has no such signal.
+    """
+    energy = summed(select(cube, signal).energy)
+    total = energy.sum("band", skipna=False)
+    share: xr.DataArray = (energy / total.where(total != 0, 1)).rename("share").transpose("run", "step", "band")
+    return share.assign_attrs(long_name=f"share of the energy of {signal}", units="1", valid_range=[0.0, 1.0])
+
+
+def relative(cube: xr.Dataset) -> xr.DataArray:
+    """Energies over those of white noise of unit variance on the same grid, in the dimensions of `energy`.
+
+    1 in every band is the initial noise of a model whose latents start with unit variance.
+    """
+    floor = bank_of(cube).white_noise(*grid_of(cube)).mean * int(cube.attrs.get("fields", 1))
+    # A band that is empty on this grid has nothing to be compared with.
+    usable = np.where(floor > 0, floor, np.nan).astype(np.float32)
+    ratio: xr.DataArray = cube.energy / cube.band.copy(data=usable)
+    ratio = ratio.transpose(*cube.energy.dims).rename("relative")
+    return ratio.assign_attrs(long_name="energy over that of unit white noise", units="1")
+
+
+def coherence(cube: xr.Dataset) -> xr.DataArray:
+    """Cosine between x0 at a step and the finished sample, (run, step, band); NaN at the last step.
+
+    Raises UserError where the cube was recorded without x0.
+    """
+    if "coherence" not in cube or (cube.sizes["run"] and bool(cube.coherence.isel(run=0).isnull().all())):
+        raise UserError("this cube has no coherence: record it with the signal x0")
+    cosine: xr.DataArray = cube.coherence.transpose("run", "step", "band")
+    return cosine.assign_attrs(long_name="coherence of x0 with the finished sample", units="1", valid_range=[-1.0, 1.0])
+
+
+def mean_over_prompts(
+    data: xr.DataArray, *, confidence: float = 0.95, method: Method = "auto", n: int = 2000, seed: int = 0
+) -> xr.Dataset:
+    """The mean of `data` (run, ...) over seeds within prompts, then over prompts: variables value, low and high (...).
+
+    Lazy where `data` is: all runs of one block of the other dimensions are in memory at a time.  Intervals of data with
+    the attribute `valid_range` (shares, coherence) are symmetric in the logit and stay inside.  What was estimated, and
+    how, is in the attributes.  Raises UserError where there are no runs.
+    """
+    import xarray as xr
+
+    if data.sizes["run"] == 0:
+        raise UserError("this cube has no complete run to average")
+    prompts, bounds = prompts_of(data), data.attrs.get("valid_range")
+
+    def ends(values: Array) -> Interval:
+        found = mean_interval(np.moveaxis(values, -1, 0).astype(np.float64), prompts, confidence, method, n, seed)
+        return within(found, *bounds) if bounds is not None else found
+
+    together = data.chunk({"run": -1}) if data.chunks is not None else data
+    parts = xr.apply_ufunc(
+        ends, together.drop_attrs(), input_core_dims=[["run"]], output_core_dims=[[]] * 3, dask="parallelized",
+        output_dtypes=[np.float64] * 3,
+    )  # fmt: skip
+    found = xr.Dataset(dict(zip(("value", "low", "high"), parts, strict=True)))
+    clusters = len(set(prompts))
+    what = data.attrs.get("long_name", data.name or "value")
+    estimand = f"mean {what} over prompts, of means over seeds"
+    return found.assign_attrs(described(estimand, method_used(clusters, method, n), clusters, confidence))
+
+
+def guided(cube: xr.Dataset) -> bool:
+    """True where any run was guided: by its rule, or by its scale where the rule was not recorded."""
+    rules = [str(r) for r in cube.guidance_rule.values] if "guidance_rule" in cube.coords else []
+    known = [rule for rule in rules if rule]
+    if known or "guidance_scale" not in cube.coords:
+        return any(rule != "none" for rule in known)
+    return bool((cube.guidance_scale.values > 1).any())
+
+
+def described(estimand: str, method: str, n: int, confidence: float, **more: Any) -> dict[str, Any]:
+    """Attributes that say what an interval is of."""
+    return {"estimand": estimand, "method": method, "n": n, "confidence": confidence, **more}
+
+
+def _described(cube: xr.Dataset, name: str) -> Any:
+    try:
+        return json.loads(cube.attrs[name])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"this dataset does not say its {name}, so it is no cube that spectra wrote") from None

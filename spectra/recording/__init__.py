@@ -1,0 +1,1 @@
+"""How a call of a pipeline is listened to, held back and measured; `spectra.record` is the entrance."""

@@ -1,0 +1,312 @@
+"""One call of a pipeline that is listened to: what the scheduler was given, held back, measured, made into runs.
+
+While the pipeline runs, states and predictions are only copied. They are measured when the call has ended, or in
+between where they would take more memory than allowed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spectra import cube
+from spectra.bands import FilterBank
+from spectra.errors import UserError
+from spectra.recording import meter, provenance
+from spectra.recording.entry import (
+    Entry,
+    copied,
+    index_of,
+    numbers,
+    positional,
+    replaced,
+    with_variance,
+    without_variance,
+)
+from spectra.recording.headers import check_finite, header_of, split_reason
+from spectra.recording.meter import RADIAL_BINS, Measured, Meter, Plan, States, keeps_coherence
+from spectra.recording.refusals import check_step
+from spectra.recording.tap import tap
+from spectra.schema import GUIDED, Runs
+from spectra.signals import Level, Schedule, output_for, schedule_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from spectra.record import Recorder
+    from spectra.recording.split import Split
+
+Method = Callable[..., Any]
+
+
+@dataclass
+class Call:
+    """One call of the pipeline: its samples become runs when it ends well. `schedule` is given where no scheduler is.
+
+    `whole` says that the pipeline itself knows how many steps it means to make, so that an interruption shows.
+    """
+
+    recorder: Recorder
+    scheduler: Any
+    arguments: dict[str, Any]
+    seeds: provenance.Seeds
+    schedule: Schedule | None = None
+    whole: bool = True
+    entries: list[Entry] = field(default_factory=list)
+    held: int = 0
+    reasons: list[str] = field(default_factory=list)
+    final: Tensor | None = None
+    shape: tuple[int, ...] = ()
+    raw: tuple[int, ...] = ()
+    dtype: str = ""
+    plan: Plan | None = None
+    meter: Meter | None = None
+    labels: provenance.Labels | None = None
+    watcher: Any = None
+    blocks: Any = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear the scheduler's steps, and what else was asked for, for the length of one call."""
+        recorder = self.recorder
+        with ExitStack() as stack:
+            stack.enter_context(recorder.family.resolving(recorder.pipe, self.arguments))
+            if recorder.splits:
+                from spectra.recording.split import Watcher
+
+                self.watcher = Watcher(recorder.pipe, recorder.family, self.arguments)
+                stack.enter_context(self.watcher.watching())
+            if recorder.blocks:
+                from spectra.recording.blocks import BlockWatcher
+
+                self.blocks = BlockWatcher(recorder.pipe, recorder.family)
+                stack.enter_context(self.blocks.watching())
+            if self.scheduler is not None:
+                stack.enter_context(tap(self.scheduler, "step", self.step))
+            yield
+
+    def step(self, original: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The scheduler's `step`, observed. Arguments are taken by name: schedulers differ in their order."""
+        given = dict(zip(positional(self.kind), args, strict=False)) | kwargs
+        x, timestep = given["sample"], given["timestep"]
+        check_step(given)
+        out = without_variance(x, self._output(given))
+        split = self._split(out)
+        if self.recorder.rule is not None:
+            out = self._guided(x, out, timestep, split)
+            args, kwargs = replaced(self.kind, args, kwargs, with_variance(out, given["model_output"]))
+        kept = x.detach().clone(), out.detach().clone()
+        result = original(*args, **kwargs)
+        after = getattr(self.scheduler, "step_index", None)
+        self.keep(Entry(*kept, timestep, None if after is None else after - 1, None, split))
+        self.final = (result[0] if isinstance(result, tuple) else result.prev_sample).detach().clone()
+        return result
+
+    def _output(self, given: Mapping[str, Any]) -> Tensor:
+        """What the network predicts; where `step` is given a clean sample beside it, what would lead to that."""
+        out: Tensor = given["model_output"]
+        if given.get("pred_original_sample") is None:
+            return out
+        schedule = self.schedule or schedule_of(self.scheduler, ("latent", "x0"))
+        level = schedule.at(given["timestep"], index_of(self.scheduler, given["timestep"]))
+        return output_for(given["sample"], given["pred_original_sample"], level, schedule)
+
+    def keep(self, entry: Entry) -> None:
+        """Hold an observation back; one of the same index as the last replaces it (the pipeline rewound)."""
+        entry.split = copied(entry.split)
+        if self.entries and entry.index is not None and entry.index == self.entries[-1].index:
+            self.held -= self.entries.pop().nbytes
+        elif self.entries:
+            self._settle(self.entries[-1])
+        if self.blocks is not None:
+            shape = tuple(self._plain(entry.x).shape)
+            entry.blocks = self.blocks.take(shape, entry.split, self._bank(shape))
+        self.entries.append(entry)
+        self.held += entry.nbytes
+        if self.held > self.recorder.memory and len(self.entries) > 1:
+            self._measure(self.entries[:-1])
+
+    def finish(self) -> None:
+        """Write the runs, unless the call was interrupted. Raises UserError if nothing was heard."""
+        import torch
+
+        name = self.recorder.name
+        if not self.entries or self.final is None:
+            raise UserError(f"{name} ended without calling step of its scheduler (of a copy?): nothing was recorded")
+        self._settle(self.entries[-1])
+        done, expected = len(self.reasons), self.expected()
+        if expected is not None and done < expected:
+            warnings.warn(f"{name} ended after {done} of {expected} steps: not recorded", stacklevel=4)
+            return
+        with torch.no_grad():
+            self._measure(self.entries)
+            assert self.meter is not None
+            assert self.schedule is not None
+            self.meter.schedule = self.schedule
+            measured = self.meter.finish(self._plain(self.final))
+        self._write(*self._honest(measured))
+
+    @property
+    def kind(self) -> Any:
+        """The scheduler's class, by which its signature is remembered."""
+        return type(self.scheduler)
+
+    def expected(self) -> int | None:
+        """Scheduler calls that the pipeline means to make; None where nothing tells."""
+        if not self.whole:
+            return None
+        planned = getattr(self.recorder.pipe, "num_timesteps", None)
+        return int(planned) if planned is not None else len(self.scheduler.timesteps)
+
+    def _split(self, out: Tensor) -> Split | str:
+        if self.watcher is None:
+            return ""
+        taken: Split | str = self.watcher.take(out)
+        return taken
+
+    def _guided(self, x: Tensor, out: Tensor, timestep: Any, split: Split | str) -> Tensor:
+        """What the guidance rule makes of cond and uncond. Raises UserError where they cannot be told apart."""
+        import torch
+
+        rule = self.recorder.rule
+        if isinstance(split, str):
+            raise UserError(f"the guidance rule {rule.name} needs cond and uncond, but {split}")
+        if self.schedule is None:
+            self.schedule = schedule_of(self.scheduler, self.recorder.signals)
+            rule.check(self.scheduler, self.schedule, self.arguments)
+        steps = self.schedule.steps_of(len(self.scheduler.timesteps))
+        index = index_of(self.scheduler, timestep)
+        step = steps[min(len(self.reasons) + len(self.entries[-1:]), len(steps) - 1) if index is None else index]
+        level, bank = self.schedule.at(timestep, index), self._bank(tuple(self._plain(x).shape))
+        with torch.no_grad():
+            combined: Tensor = rule.combine(
+                x, split, level, self.schedule, step, steps[-1] + 1, plain=self._plain, bank=bank
+            )
+        return combined.to(out.dtype)
+
+    def _settle(self, entry: Entry) -> None:
+        """Nothing will take `entry` back any more. With the first, everything is known that can be refused."""
+        if self.plan is None:
+            self._begin(entry)
+        if entry.x.shape != self.raw:
+            shapes = f"{self.raw} to {tuple(entry.x.shape)}"
+            raise UserError(f"{self.recorder.name} went from latents {shapes} within one call, and a cube has one grid")
+        self.reasons.append(entry.split if isinstance(entry.split, str) else "")
+
+    def _begin(self, entry: Entry) -> None:
+        recorder = self.recorder
+        self.raw, self.dtype = tuple(entry.x.shape), str(entry.x.dtype).removeprefix("torch.")
+        self.shape = tuple(self._plain(entry.x).shape)
+        name, detail = recorder.attached.look()
+        adapters = (name if recorder.adapter is None else recorder.adapter, detail)
+        self.labels = provenance.labels(self.arguments, self.seeds, self.shape[0], adapters)
+        bins = recorder.radial_bins or RADIAL_BINS
+        if recorder.temporal is not None and len(self.shape) != 5:
+            raise UserError(f"{recorder.name} makes pictures, so there are no frames for temporal bands")
+        skip = int(getattr(recorder.family, "causal", False))
+        self.plan = Plan(
+            self._bank(self.shape), bins, recorder.signals, recorder.temporal, skip, tuple(entry.blocks or ())
+        )
+        self.schedule = self.schedule or schedule_of(self.scheduler, recorder.signals)
+        self._check_header()
+
+    def _bank(self, shape: tuple[int, ...]) -> FilterBank:
+        return self.recorder.bank or FilterBank.octaves(self.recorder.bands, (shape[-2], shape[-1]))
+
+    def _check_header(self) -> None:
+        stored, expected = self.recorder.stored, self.expected()
+        made = (self.recorder.described(self.scheduler), self.shape, self.dtype, expected, self.plan)
+        if stored is None or made == self.recorder.checked:
+            return
+        now = header_of(self, stored.steps, [], True).identity()
+        if expected is not None:
+            now["steps"] = expected + 1
+        cube.refuse(self.recorder.store, cube.differences(stored.identity(), now))
+        self.recorder.checked = made
+
+    def _plain(self, latents: Tensor) -> Tensor:
+        return self.recorder.family.plain(latents, self.recorder.pipe, self.arguments)
+
+    def _measure(self, entries: Sequence[Entry]) -> None:
+        """Measure held entries, some at a time, and let go of them."""
+        import torch
+
+        assert self.plan is not None
+        assert self.schedule is not None
+        if self.meter is None:
+            steps = self.expected() or len(entries)
+            fits = self.expected() is not None or self.held <= self.recorder.memory
+            keep = fits and keeps_coherence(self.shape, steps, self.recorder.signals, self.recorder.memory)
+            self.meter = Meter(self.plan, self.schedule, keep)
+        size = max(meter.WORKING // (4 * int(np.prod(self.shape))), 1)
+        levels = self._levels(entries)
+        with torch.no_grad():
+            for start in range(0, len(entries), size):
+                part = slice(start, start + size)
+                self.meter.measure(self._states(entries[part], levels[part]))
+                for entry in entries[part]:
+                    if entry.blocks is not None:
+                        self.meter.add_blocks(entry.blocks)
+        self.entries = self.entries[len(entries) :]
+        self.held = sum(entry.nbytes for entry in self.entries)
+
+    def _states(self, entries: Sequence[Entry], levels: Sequence[Level]) -> States:
+        import torch
+
+        splits = [entry.split for entry in entries]
+        x, out = (self._stack(tensors) for tensors in ([e.x for e in entries], [e.out for e in entries]))
+        if all(isinstance(split, str) for split in splits) or not GUIDED.issubset(self.recorder.signals):
+            return States(x, out, levels)
+        nothing = torch.full_like(entries[0].x, torch.nan)
+        cond = self._stack([nothing if isinstance(split, str) else split.cond for split in splits])
+        uncond = self._stack([nothing if isinstance(split, str) else split.uncond for split in splits])
+        return States(x, out, levels, cond, uncond)
+
+    def _stack(self, tensors: list[Tensor]) -> Tensor:
+        """Raw tensors of several calls -> plain `(calls, b, c, [t], h, w)`, rearranged at once."""
+        import torch
+
+        plain: Tensor = self._plain(torch.cat(tensors)).unflatten(0, (len(tensors), self.shape[0]))
+        return plain
+
+    def _levels(self, entries: Sequence[Entry]) -> list[Level]:
+        assert self.schedule is not None
+        times = numbers([entry.timestep for entry in entries])
+        pairs = zip(entries, times, strict=True)
+        return [entry.level or self.schedule.at(time, entry.index) for entry, time in pairs]
+
+    def _honest(self, measured: Measured) -> tuple[Measured, str]:
+        """The numbers, without splits that turned out to be wrong, and why there are none (empty if there are)."""
+        verdict = self.watcher.verdict() if self.watcher is not None else ""
+        if verdict and self.recorder.rule is not None:
+            raise UserError(
+                f"the guidance rule {self.recorder.rule.name} steered by predictions that it mistook: {verdict}; "
+                "nothing was recorded"
+            )
+        if not GUIDED.issubset(self.recorder.signals):
+            return measured, ""
+        if not verdict:
+            return measured, split_reason(self.reasons)
+        rows = [self.recorder.signals.index(name) for name in sorted(GUIDED)]
+        for values in (measured.energy, measured.spectrum, measured.temporal):
+            if values is not None:
+                values[:, :, rows] = np.nan
+        if measured.agreement is not None:
+            measured.agreement[...] = np.nan
+        return measured, verdict
+
+    def _write(self, measured: Measured, split: str) -> None:
+        assert self.meter is not None
+        assert self.labels is not None
+        recorder, count = self.recorder, self.shape[0]
+        check_finite(measured.energy[:, :, recorder.signals.index("latent")], recorder.name)
+        off = recorder.family.guidance_off
+        rule = str(recorder.rule) if recorder.rule else provenance.guidance_rule(recorder.pipe, self.arguments, off)
+        header = header_of(self, len(self.meter.levels), self.meter.levels, self.meter.keep_clean)
+        labels = {**vars(self.labels), "guidance_rule": [rule] * count, "split": [split] * count}
+        recorder.write(header, Runs(**measured._asdict(), **labels))
