@@ -217,7 +217,7 @@ def _lines(file: Path) -> list[str]:
 
 
 @contextmanager
-def progress_bar(what: str, first: str = "loading the model") -> Iterator[Progress]:
+def progress_bar(what: str, first: str = "loading the model", show: bool = True) -> Iterator[Progress]:
     """A progress bar on stderr, if that is a terminal; `first` is what is being done before the first call.
 
     With SPECTRA_PROGRESS=lines each step is one JSON line instead, for programs that show their own bar.
@@ -231,7 +231,7 @@ def progress_bar(what: str, first: str = "loading the model") -> Iterator[Progre
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), *bar_columns())
-    with Bars(*columns, console=console, disable=not console.is_terminal, transient=True) as bars:
+    with Bars(*columns, console=console, disable=not (show and console.is_terminal), transient=True) as bars:
         task = bars.add_task(what, total=None, now=first)
         yield lambda phase, done, total: bars.update(task, completed=done, total=total, now=PHASES.get(phase, phase))
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def compared_cubes(a: Path, b: Path, signals: list[str] | None) -> xr.Dataset:
+def compared_cubes(a: str, b: str, signals: list[str] | None) -> xr.Dataset:
     """The comparison of two cubes on disk, a over b, with some of the signals or all that both have."""
     from spectra.analysis import compare
     from spectra.cube import open_cube
@@ -29,7 +29,7 @@ def compared_cubes(a: Path, b: Path, signals: list[str] | None) -> xr.Dataset:
     return compare(one, other)
 
 
-def _only(cube: xr.Dataset, store: Path, signals: list[str]) -> xr.Dataset:
+def _only(cube: xr.Dataset, store: str, signals: list[str]) -> xr.Dataset:
     there = [str(name) for name in cube.signal.values]
     for name in signals:
         if name not in there:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,19 @@ def parse_signals(text: str) -> tuple[str, ...]:
     if not names:
         raise UserError("--signals names nothing; write latent,x0,eps,prediction or some of them")
     return tuple(dict.fromkeys(names))
+
+
+def runs_in(store: str) -> int:
+    """Complete runs of a cube, 0 where there is none yet."""
+    from spectra.cube import count_runs
+    from spectra.storage.stores import exists
+
+    return count_runs(store) if exists(store) else 0
+
+
+def leads() -> bool:
+    """True in the process that speaks, of several that a launcher started."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def attaching(adapter: Path | None) -> dict[str, Any]:

@@ -96,6 +96,16 @@ def _step(value: float) -> str:
     return f"{value:.0f}" if math.isfinite(value) else "never"
 
 
+def beside(cube: str) -> Path:
+    """Where the figure of a cube goes: next to a folder, and here for what lies elsewhere."""
+    from pathlib import Path
+
+    from spectra.storage.stores import local
+
+    place = local(cube)
+    return place.with_suffix(".png") if place else Path(Path(cube).name).with_suffix(".png")
+
+
 def save_figure(cube: xr.Dataset, path: Path, kind: str = "overview") -> Path:
     """Draw a figure of a cube and write it; the ending of the name says the format."""
     from spectra import plots

@@ -67,7 +67,7 @@ Resume = Annotated[
 @app.command()
 def probe(
     model: ModelName,
-    out: Annotated[Path, typer.Option("--out", help="Cube to write, such as runs/mini.zarr.")],
+    out: Annotated[str, typer.Option("--out", help="Cube to write: a folder such as runs/mini.zarr, or a URL.")],
     prompt: Prompt = None,
     prompts: Prompts = None,
     seeds: Seeds = "0:8",
@@ -87,11 +87,11 @@ def probe(
 
     What a cube holds already is not generated again. With --data, pictures are recorded at --steps noise levels.
     """
-    from cli.probing import attaching, parse_bands, parse_signals
+    from cli.probing import attaching, leads, parse_bands, parse_signals, runs_in
 
-    numbers, bank, start = parse_seeds(seeds), parse_bands(bands), time.monotonic()
-    seen: list[int] = []  # of the runs that were asked for, how many were there: at the start, after each batch
-    with kept(lambda: _left(out, seen)), progress_bar(f"probing {printable(model)}") as progress:
+    numbers, bank, start, before = parse_seeds(seeds), parse_bands(bands), time.monotonic(), runs_in(out)
+    seen: list[int] = []  # of this process's share of the runs, how many are there: at the start, after each batch
+    with kept(lambda: _left(out, seen)), progress_bar(f"probing {printable(model)}", show=leads()) as progress:
         shared: dict[str, Any] = {"bank": bank, "batch": batch, "resume": resume}
         shared["progress"] = lambda done, total: _note(seen, progress, done, total)
         if data is not None:
@@ -107,14 +107,15 @@ def probe(
                 model, texts, numbers, steps, out, guidance_scale=guidance_scale, guidance=guidance,
                 scheduler=scheduler, signals=names, **attached, **shared,
             )  # fmt: skip
-    new = seen[-1] - seen[0]
+    if not leads():
+        return
     facts = {
         "store": out,
         "model": model,
         "model_hash": cube.attrs.get("model_hash"),
         "runs": cube.sizes["run"],
-        "runs_before": cube.sizes["run"] - new,
-        "runs_new": new,
+        "runs_before": before,
+        "runs_new": cube.sizes["run"] - before,
         "steps": steps,
         "bands": cube.sizes["band"],
         "seconds": round(time.monotonic() - start, 2),
@@ -123,8 +124,8 @@ def probe(
         emit(facts)
     else:
         held = f"{count(cube.sizes['run'], 'run')} of {count(steps, 'step')}"
-        there = f" ({facts['runs_before']} there before, {new} new)" if facts["runs_before"] else ""
-        typer.echo(f"{out} holds {held}{there}; see them with: spectra show {shlex.quote(str(out))}")
+        there = f" ({before} there before, {facts['runs_new']} new)" if before else ""
+        typer.echo(f"{out} holds {held}{there}; see them with: spectra show {shlex.quote(out)}")
 
 
 def _refuse_sampling(*options: object) -> None:
@@ -140,16 +141,16 @@ def _note(seen: list[int], progress: Progress, done: int, total: int) -> None:
     progress("sample", done, total)
 
 
-def _left(out: Path, seen: list[int]) -> str:
+def _left(out: str, seen: list[int]) -> str:
     """What an interrupted probe leaves; each batch is written when it ends."""
     if seen and seen[-1] > seen[0]:
         return f"{out} keeps {count(seen[-1] - seen[0], 'new run')}, and the same command goes on from there"
-    return "no new run was finished" + (f", and what {out} held is kept" if out.exists() else "")
+    return "no new run was finished" + (f", and what {out} held is kept" if Path(out).exists() else "")
 
 
 @app.command()
 def show(
-    cube: Annotated[Path, typer.Argument(help="Cube that `spectra probe` wrote.")],
+    cube: Annotated[str, typer.Argument(help="Cube that `spectra probe` wrote.")],
     figure: Annotated[Path | None, typer.Option("--figure", help=ABOUT_FIGURE)] = None,
     kind: Annotated[
         Literal["overview", "multiples", "guidance"],
@@ -161,12 +162,12 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show a cube: where the energy is at start and end, and at which step each band is decided."""
-    from cli.show import band_rows, band_table, heading, save_figure
+    from cli.show import band_rows, band_table, beside, heading, save_figure
     from spectra.cube import open_cube
 
     data = open_cube(cube)
     rows = band_rows(data, threshold)
-    place = figure or (None if as_json else cube.with_suffix(".png"))
+    place = figure or (None if as_json else beside(cube))
     picture = save_figure(data, place, kind) if place else None
     if as_json:
         emit({"store": cube, **heading(data), "threshold": threshold, "bands": rows, "figure": picture})
@@ -188,8 +189,8 @@ def models(as_json: Json = False) -> None:
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="Cube to compare.")],
-    b: Annotated[Path, typer.Argument(help="Cube that it is compared with: the same prompts and seeds.")],
+    a: Annotated[str, typer.Argument(help="Cube to compare.")],
+    b: Annotated[str, typer.Argument(help="Cube that it is compared with: the same prompts and seeds.")],
     signal: Annotated[
         list[str] | None, typer.Option("--signal", help="Signal to compare; repeat it for more. Default: all of both.")
     ] = None,
@@ -218,11 +219,11 @@ def compare(
     if figure:
         from spectra.plots import heatmap, save
 
-        save(heatmap(compared, f"{printable(a.name)} against {printable(b.name)}", about(compared)), figure)
+        save(heatmap(compared, f"{printable(Path(a).name)} against {printable(Path(b).name)}", about(compared)), figure)
     if as_json:
         emit({"a": a, "b": b, **document(compared, rows, fail_above), "junit": junit, "figure": figure})
     else:
-        print_table(table(compared, rows, f"{printable(str(a))} against {printable(str(b))}"))
+        print_table(table(compared, rows, f"{printable(a)} against {printable(b)}"))
         if fail_above is not None:
             typer.echo(f"{len(failed)} of {count(len(rows), 'band')} differ by more than {fail_above:g} (log ratio).")
     if failed:
@@ -230,9 +231,27 @@ def compare(
 
 
 @app.command()
+def compact(
+    cube: Annotated[str, typer.Argument(help="Cube with many runs.")],
+    out: Annotated[str, typer.Argument(help="Cube to write.")],
+    as_json: Json = False,
+) -> None:
+    """Rewrite a cube with many runs per file, so that thousands of runs are read quickly. Values stay as they are."""
+    from spectra.cube import compact as rewrite
+    from spectra.cube import count_runs
+
+    rewrite(cube, out)
+    runs = count_runs(out)
+    if as_json:
+        emit({"store": out, "runs": runs})
+    else:
+        typer.echo(f"{out} holds the {count(runs, 'run')} of {cube}.")
+
+
+@app.command()
 def doctor(
     model: Annotated[str | None, typer.Option("--model", help="Also say what can be recorded of this model.")] = None,
-    cube: Annotated[Path | None, typer.Option("--cube", help="Also read every value of this cube.")] = None,
+    cube: Annotated[str | None, typer.Option("--cube", help="Also read every value of this cube.")] = None,
     as_json: Json = False,
 ) -> None:
     """Look whether everything is in order: libraries, device, filter bank, disk, bundled models.

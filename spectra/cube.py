@@ -65,6 +65,11 @@ def validate(store: StoreLike) -> int:
     return cube.sizes["run"]
 
 
+def count_runs(store: StoreLike) -> int:
+    """The number of complete runs of a cube. Raises UserError if there is no cube that can be read."""
+    return len(_complete(open_stored(store)))
+
+
 def compact(store: StoreLike, out: StoreLike) -> None:
     """Write the complete runs of a cube to `out`, with many runs per chunk: for analysis of many thousand runs.
 
