@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup demo test test-slow lint format bench docs clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -45,6 +45,9 @@ format: $(STAMP)  ## let ruff mend what it can
 
 bench: $(STAMP)  ## ratios against other implementations; prints tables, writes JSON
 	@for file in benchmarks/*.py; do echo "== $$file"; $(ONE_THREAD) $(PY) $$file || exit 1; done
+
+docs: $(STAMP)  ## run the page on probing and renew its pictures
+	$(ONE_THREAD) $(PY) docs/run.py docs/probe.md --pictures docs/images
 
 clean:  ## remove the environment, caches and what the demo wrote (not other runs)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs/demo
