@@ -44,6 +44,7 @@ format: $(STAMP)  ## let ruff mend what it can
 	$(PY) -m ruff format .
 
 bench: $(STAMP)  ## ratios against other implementations; prints tables, writes JSON
+	@$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@for file in benchmarks/*.py; do echo "== $$file"; $(ONE_THREAD) $(PY) $$file || exit 1; done
 
 docs: $(STAMP)  ## run the page on probing and renew its pictures

@@ -1,37 +1,32 @@
 """What a perfect model would lose between few steps: the Gaussian oracle, fitted to a cube and run along its levels.
 
-A sampler with finitely many steps ends with less energy than the data have, whatever the model: ten Euler steps lose a
-quarter to a third of it.  For Gaussian data the loss has a closed form, mode by mode (`spectra.gaussian`), and so does
-its inverse: the spectrum of the data whose samples, along these levels, have the spectrum that was recorded.  What an
-adapter is said to lose has to be compared with this.
+A sampler with finitely many steps ends with another energy than the data have, whatever the model: ten Euler steps lose
+a quarter to a third of it, and Heun's method may add some.  For Gaussian data this has a closed form, mode by mode
+(`spectra.solvers`), whose inverse is the spectrum of the data whose samples, along these levels, have the spectrum that
+was recorded.  What an adapter is said to lose has to be compared with this.
 """
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectra.analysis.kernels import Array, band_sums, data_power, final_power, on_modes, variance_preserving
+from spectra.analysis.kernels import Array, Sampler, ancestral_path, band_sums, data_power, exploding, final_power, on_modes
 from spectra.analysis.labels import bank_of, fields_of, grid_of, guided, prompts_of, select, summed
 from spectra.analysis.statistics import cluster_means
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.gaussian import Levels
 from spectra.radial import radial_modes
+from spectra.solvers import NEEDED, sampler_path, solver_of
 
 if TYPE_CHECKING:
     import xarray as xr
 
-# Schedulers whose step is `x' = A x + B x0 + C z` with the coefficients of `GaussianField.path`, and their eta.
-LINEAR = {
-    "FlowMatchEulerDiscreteScheduler": 0.0,
-    "EulerDiscreteScheduler": 0.0,
-    "DDIMScheduler": 0.0,
-    "DDPMScheduler": 1.0,
-    "EulerAncestralDiscreteScheduler": 1.0,
-}
+ANCESTRAL = ("DDPMScheduler", "EulerAncestralDiscreteScheduler")
 ASSUMED = (
     "Gaussian latents of mean zero, independent between modes, channels and frames, whose power depends on radial "
     "frequency only; a perfect denoiser of the conditional distribution; x0 not clipped"
@@ -43,23 +38,24 @@ def discretisation(cube: xr.Dataset) -> xr.Dataset:
 
     Variables over `band`: `kept`, final energy over that of the data; `measured`, mean energy per run of the cube's
     finished samples; `data`, the energy of the data that would give it.  1 - kept is what the steps cost and no model
-    can avoid.  The oracle is fitted to the finished samples: radial power per mode, inverted through the sampler.
-    Where part of the energy is the same in every sample (a mean), less of it is lost than this says.
+    can avoid; solvers of second order may add energy instead.  The oracle is fitted to the finished samples: radial
+    power per mode, inverted through the sampler.  Where part of the energy is the same in every sample (a mean), less
+    of it is lost than this says.
 
-    It holds for one-step linear samplers: Euler of flow matching and of noise levels, DDIM without noise, DDPM and the
-    ancestral Euler.  Raises UserError for others, and where the cube has no complete run.
+    It holds for the samplers of `spectra.solvers` (Euler, DDIM, Heun, DPM-Solver++ 2M, UniPC) from pure noise and
+    without noise added on the way, and for DDPM and the ancestral Euler.  Raises UserError for others, and where the
+    cube has no complete run.
     """
     import xarray as xr
 
-    eta = _eta(cube)
-    levels, V = _levels(cube), _final_power(cube)
-    S = data_power(V, levels, eta)
-    kept, measured = _kept(final_power(S, levels, eta), S, bank_of(cube), grid_of(cube)), _measured(cube)
+    sampler, V = _sampler(cube), _final_power(cube)
+    S = data_power(V, sampler)
+    kept, measured = _kept(final_power(S, sampler), S, bank_of(cube), grid_of(cube)), _measured(cube)
     coords = {name: c for name, c in cube.coords.items() if c.dims == ("band",)}
     values = {"kept": kept, "measured": measured, "data": measured / kept}
     estimand = "final energy over the data's, for a perfect model of Gaussian data with this spectrum"
-    steps = cube.sizes["step"] - 1
     assumed = f"{ASSUMED}; guidance, which these runs had, is left out" if guided(cube) else ASSUMED
+    steps = len(np.unique(cube.step.values[:-1]))
     attrs = {"estimand": estimand, "assumed": assumed, "scheduler": _scheduler(cube)["class"], "steps": steps}
     return xr.Dataset({name: ("band", value) for name, value in values.items()}, coords, attrs)
 
@@ -85,40 +81,67 @@ def _measured(cube: xr.Dataset) -> Array:
     return np.asarray(cluster_means(final.astype(np.float64), prompts_of(cube)).mean(0))
 
 
+def _sampler(cube: xr.Dataset) -> Sampler:
+    """The recursion of the cube's scheduler, call by call; UserError where none is known."""
+    config, levels = _scheduler(cube), _levels(cube)
+    solver = _solver(config, len(np.unique(cube.step.values)) < cube.sizes["step"])
+    start = _start(levels, config)
+    if solver == "ancestral":
+        return partial(ancestral_path, levels=levels, start=start)
+    return partial(sampler_path, levels=levels, solver=solver, start=start)
+
+
 def _levels(cube: xr.Dataset) -> Levels:
-    """Signal and noise weights of the cube's states, scaled so that the first is unit noise."""
+    """Signal and noise weights of the states at each call, and of the finished samples."""
     a, b = (cube[name].values.astype(np.float64) for name in ("signal_level", "noise_level"))
-    if not (np.isfinite(a) & np.isfinite(b)).all() or (np.hypot(a, b) == 0).any() or (b[:-1] <= 0).any():
+    falling = (b[:-1] > 0).all() and b[0] > b[-1]
+    if not (np.isfinite(a) & np.isfinite(b)).all() or (np.hypot(a, b) == 0).any() or not falling:
         raise UserError("the noise levels of this cube do not fall from noise to data, so no sampler can be followed")
-    return Levels(a, b) if b[0] <= 1 else variance_preserving(Levels(a, b))
+    return Levels(a, b)
 
 
-def _eta(cube: xr.Dataset) -> float:
-    """How much fresh noise the scheduler adds, in the sense of DDIM; UserError where the closed form does not hold."""
-    config = _scheduler(cube)
-    name = config["class"]
-    why = _unlike(config, len(np.unique(cube.step.values)) < cube.sizes["step"])
-    if why:
+def _start(levels: Levels, config: dict[str, Any]) -> float:
+    """Size of the first noise: 1, but where the variance explodes that of the level, or of the state with its signal.
+
+    It is `init_noise_sigma` of diffusers' schedulers, which a cube does not hold.
+    """
+    if not exploding(levels):
+        return 1.0
+    return float(np.hypot(levels.b[0], config.get("timestep_spacing") == "leading"))
+
+
+def _solver(config: dict[str, Any], several_calls: bool) -> str:
+    """The name of the scheduler's recursion; UserError with the reason where its steps are others."""
+    solver = "ancestral" if config["class"] in ANCESTRAL else solver_of(config)
+    why = _unlike(config, solver, several_calls)
+    if solver is None or why:
         raise UserError(
-            f"what {name} loses between steps has no closed form here ({why}): "
-            f"discretisation is known for {', '.join(sorted(LINEAR))}"
+            f"what {config['class']} loses between steps has no closed form here ({why}): "
+            f"discretisation is known for {', '.join(sorted((*NEEDED, *ANCESTRAL)))}"
         )
-    return LINEAR[name]
+    return solver
 
 
-def _unlike(config: dict[str, Any], several_calls: bool) -> str:
-    """Why a scheduler's step is not the linear one, or nothing."""
-    if config["class"] not in LINEAR:
-        return "its step is not the linear one of those below"
-    if several_calls:
+def _unlike(config: dict[str, Any], solver: str | None, several_calls: bool) -> str:
+    """Why a scheduler's step is none of the known ones, or nothing."""
+    name = config["class"]
+    if solver is None and name in NEEDED:
+        return f"its options are not the usual ones: {_unusual(config)}"
+    if solver is None:
+        return "its step is not one of those below"
+    if several_calls and solver != "heun":
         return "it is called several times a step"
-    if config.get("stochastic_sampling"):
-        return "stochastic_sampling draws noise anew"
-    if config["class"] == "DDPMScheduler" and not str(config.get("variance_type", "fixed_small")).startswith(
-        "fixed_small"
-    ):
+    if solver == "ancestral" and (config.get("clip_sample") or config.get("thresholding")):
+        return "it clips x0"
+    if name == "DDPMScheduler" and not str(config.get("variance_type", "fixed_small")).startswith("fixed_small"):
         return f"variance_type {config['variance_type']} adds other noise than the posterior's"
     return ""
+
+
+def _unusual(config: dict[str, Any]) -> str:
+    """The options of a scheduler in which it differs from its solver."""
+    needed = NEEDED[config["class"]][1]
+    return ", ".join(f"{key} is {config[key]}" for key, value in needed.items() if config.get(key, value) != value)
 
 
 def _scheduler(cube: xr.Dataset) -> dict[str, Any]:

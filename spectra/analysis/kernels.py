@@ -5,14 +5,17 @@ Steps and bands (or radial bins) come last; nothing here knows labels, files or 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from spectra.bands import FilterBank
-from spectra.gaussian import GaussianField, Levels
+from spectra.gaussian import GaussianField, Levels, Path
 from spectra.radial import radial_bin, radial_modes, radius
 
 Array = NDArray[np.float64]
+Sampler = Callable[[GaussianField], Path]
 
 POWERS = 4000  # points at which the oracle's final power is tabulated
 REACH = 4.0  # decades that the table goes beyond the powers that were measured
@@ -113,36 +116,43 @@ def band_exponents(energy: Array, bank: FilterBank, grid: tuple[int, int]) -> Ar
 # What a perfect model loses between steps
 
 
-def final_power(S: ArrayLike, levels: Levels, eta: float) -> Array:
-    """Variance of finished samples whose data have variance S, mode by mode: a perfect denoiser along `levels`."""
+def final_power(S: ArrayLike, sampler: Sampler) -> Array:
+    """Variance of finished samples whose data have variance S and no mean, mode by mode, for a perfect denoiser."""
     S = np.asarray(S, np.float64)
-    path = GaussianField(np.zeros((1, 1, S.size)), S.reshape(1, 1, -1)).path(levels, eta)
+    path = sampler(GaussianField(np.zeros((1, 1, S.size)), S.reshape(1, 1, -1)))
     return np.asarray((path.gain[-1] ** 2 + path.variance[-1]).reshape(S.shape))
 
 
-def data_power(V: Array, levels: Levels, eta: float) -> Array:
+def data_power(V: Array, sampler: Sampler) -> Array:
     """The variance S of data whose finished samples have variance V: `final_power` inverted, mode by mode.
 
-    Every factor of the sampler rises with S, so `final_power` does too, and it is read backwards from a fine table.
+    It rises with S (two steps of Heun's method aside, far beyond any latent), so it is read backwards from a table.
     """
     positive = V[V > 0]
     if positive.size == 0:
         return np.zeros_like(V)
     ends = np.log([positive.min(), positive.max()]) + np.log(10) * np.array([-1, 1]) * REACH
     log_S = np.linspace(ends[0], ends[1], POWERS)
-    log_V = np.log(np.maximum(final_power(np.exp(log_S), levels, eta), 1e-300))
+    log_V = np.log(np.maximum(final_power(np.exp(log_S), sampler), 1e-300))
     rising = np.maximum.accumulate(log_V)
     found = np.exp(np.interp(np.log(np.where(V > 0, V, 1.0)), rising, log_S))
     return np.where(V > 0, found, 0.0)
 
 
-def variance_preserving(levels: Levels) -> Levels:
-    """The same levels for the state divided by sqrt(a^2 + b^2), which starts from unit noise.
+def ancestral_path(field: GaussianField, levels: Levels, start: float) -> Path:
+    """The states of ancestral sampling (DDPM, and Euler's in noise levels) of `field` from noise of size `start`.
 
-    The steps of linear samplers stay what they are: Euler in x0 + sigma eps is DDIM (Song et al. 2021, section 4.3).
+    Where the variance explodes it is that of DDPM for the state divided by sqrt(a^2 + b^2) (Song et al. 2021, 4.3).
     """
-    size = np.hypot(levels.a, levels.b)
-    return Levels(levels.a / size, levels.b / size)
+    size = np.hypot(*levels) if exploding(levels) else np.ones_like(levels.a)
+    path = field.path(Levels(levels.a / size, levels.b / size), 1.0, start / float(size[0]))
+    scale = size[:, None, None, None]
+    return Path(path.mean * scale, path.gain * scale, path.variance * scale**2)
+
+
+def exploding(levels: Levels) -> bool:
+    """True where noise is added to a signal that keeps its size, x = x0 + b eps."""
+    return bool((levels.a == 1).all())
 
 
 def on_modes(values: Array, grid: tuple[int, int]) -> Array:
