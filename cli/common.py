@@ -36,6 +36,7 @@ PHASES = {
 }
 
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130
+MOST_SEEDS = 1_000_000
 DISTRIBUTION = "spectra-adapt"
 # Libraries whose warnings speak of their own future and not of what the user asked for.
 TALKATIVE = r"(accelerate|diffusers|huggingface_hub|peft|torch|transformers|xarray|zarr)(\..*)?"
@@ -189,8 +190,10 @@ def _seed_range(part: str, text: str) -> range:
         raise UserError(f"--seeds {text!r} is not understood; write 0:8 for eight seeds, or 1,4,7")
     start = int(found[1])
     seeds = range(start, int(found[2]) if found[2] else start + 1)
-    if not 0 < len(seeds) <= 1_000_000:
-        raise UserError(f"--seeds {text!r} holds {len(seeds)} seeds; write START:END with END above START")
+    if not seeds:
+        raise UserError(f"--seeds {text!r} holds no seed; write START:END with END above START")
+    if len(seeds) > MOST_SEEDS:
+        raise UserError(f"--seeds {text!r} holds more than {MOST_SEEDS} seeds; probe in several commands")
     return seeds
 
 
@@ -199,9 +202,20 @@ def collect_prompts(given: Sequence[str] | None, file: Path | None) -> list[str]
     prompts = [*(given or []), *(_lines(file) if file else [])]
     if not all(prompt.strip() for prompt in prompts):
         raise UserError("a prompt is empty; give --prompt some words")
+    if unreadable := [prompt for prompt in prompts if not _is_unicode(prompt)]:
+        raise UserError(f"the prompt {unreadable[0][:40]!r} is not UTF-8 text; give it in UTF-8, or in a file")
     if not prompts:
         raise UserError("there is no prompt; give --prompt TEXT (as often as you like) or --prompts FILE")
     return prompts
+
+
+def _is_unicode(text: str) -> bool:
+    """False for words of a command line that the terminal encoded otherwise."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _lines(file: Path) -> list[str]:

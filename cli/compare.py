@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from cli.common import count
+from cli.common import count, printable
 from spectra.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def compared_cubes(a: str, b: str, signals: list[str] | None) -> xr.Dataset:
-    """The comparison of two cubes on disk, a over b, with some of the signals or all that both have."""
-    from spectra.analysis import compare
-    from spectra.cube import open_cube
+def compared_cubes(a: str, b: str, signals: list[str], only_a: list[str], only_b: list[str]) -> xr.Dataset:
+    """The comparison of two cubes on disk, a over b, with these signals, or without any all that both have.
 
-    one, other = (open_cube(store) for store in (a, b))
+    `only_a` and `only_b` choose runs, as `--only` does.
+    """
+    from cli.show import chosen
+    from spectra.analysis import compare
+
+    one, other = chosen(a, only_a, "--only-a"), chosen(b, only_b, "--only-b")
     if signals:
         one, other = _only(one, a, signals), _only(other, b, signals)
     return compare(one, other)
@@ -39,15 +44,28 @@ def _only(cube: xr.Dataset, store: str, signals: list[str]) -> xr.Dataset:
 
 def about(compared: xr.Dataset) -> str:
     """What was paired, in a line."""
-    facts = compared.attrs
-    left = facts["unpaired_here"] + facts["unpaired_there"]
+    facts, left = compared.attrs, alone(compared)
     words = f"{count(facts['paired'], 'pair')} of runs, {count(facts['n'], 'prompt')}, paired by prompt and seed"
     return words + (f"; {left} without a partner left out" if left else "")
 
 
+def alone(compared: xr.Dataset) -> int:
+    """How many runs have no partner in the other cube."""
+    return int(compared.attrs["unpaired_here"] + compared.attrs["unpaired_there"])
+
+
+def lonely(compared: xr.Dataset) -> str:
+    """The same as a clause; empty where all have one."""
+    facts = compared.attrs
+    if not alone(compared):
+        return ""
+    where = f"{facts['unpaired_here']} of A, {facts['unpaired_there']} of B"
+    return f"runs without a partner in the other cube: {where}; record the same prompts and seeds for both"
+
+
 @dataclass(frozen=True)
 class Worst:
-    """The entry along `step` where a band of a signal differs most, as a log ratio.
+    """An entry along `step` of a band of a signal that differs much, as a log ratio.
 
     Its interval holds for all cells together, because it was chosen among them.
     """
@@ -66,17 +84,34 @@ class Worst:
 
 
 def worst(compared: xr.Dataset) -> list[Worst]:
-    """The largest difference of each band of each signal; bands without any finite value are left out."""
-    found = []
+    """The largest difference of each band of each signal, infinite ones too; bands without any value are left out.
+
+    Raises UserError where no band has a value.
+    """
+    found = [_largest(cells) for cells in _bands(compared)]
+    if not found:
+        raise UserError("nothing was compared: no band of any signal has energy in all runs of both cubes")
+    return found
+
+
+def telling(compared: xr.Dataset) -> list[Worst]:
+    """The same among the differences that are sure; where no step has one, the largest of all."""
+    return [_largest([cell for cell in cells if cell.sure] or cells) for cells in _bands(compared)]
+
+
+def _largest(cells: list[Worst]) -> Worst:
+    return max(cells, key=lambda cell: abs(cell.value))
+
+
+def _bands(compared: xr.Dataset) -> Iterator[list[Worst]]:
+    """The entries along `step` that have a value, of each band of each signal that has any."""
     for signal in np.atleast_1d(compared.signal.values):
         part = compared.sel(signal=signal) if "signal" in compared.dims else compared
-        values = {name: part[name].transpose("step", "band").values for name in ("value", "low_all", "high_all")}
+        values = [part[name].transpose("step", "band").values for name in ("value", "low_all", "high_all")]
         for band in range(part.sizes["band"]):
-            column = values["value"][:, band]
-            if np.isfinite(column).any():
-                step = int(np.nanargmax(np.abs(column)))
-                found.append(Worst(str(signal), band, step, *(float(v[step, band]) for v in values.values())))
-    return found
+            steps = np.flatnonzero(~np.isnan(values[0][:, band]))
+            if len(steps):
+                yield [Worst(str(signal), band, int(i), *(float(v[i, band]) for v in values)) for i in steps]
 
 
 def percent(log_ratio: float) -> str:
@@ -99,41 +134,65 @@ def table(compared: xr.Dataset, rows: list[Worst], title: str) -> Table:
 
     from spectra.plots import band_labels
 
-    caption = f"{about(compared)}. {compared.attrs['estimand']}; 95 % intervals that hold for all cells together."
+    caption = (
+        f"{about(compared)}. {compared.attrs['estimand']}; 95 % intervals that hold for all cells together. Per band, "
+        "the largest difference whose interval excludes none; where there is no such step, the largest."
+    )
     found = Table(title=escape(title), caption=escape(caption))
-    for name in ("Signal", "Band", "Scales", "Largest difference", "Interval", "At step"):
+    for name in ("Signal", "Band", "Scales", "A over B", "Interval", "At step"):
         found.add_column(name, justify="left" if name == "Signal" else "right")
     labels = band_labels(compared)
     for row in rows:
         bounds = f"{percent(row.low)} to {percent(row.high)}" + ("" if row.sure else "  (includes none)")
-        found.add_row(row.signal, str(row.band), labels[row.band], percent(row.value), bounds, str(row.step))
+        found.add_row(
+            escape(printable(row.signal)), str(row.band), labels[row.band], percent(row.value), bounds, str(row.step)
+        )
     return found
 
 
 def document(compared: xr.Dataset, rows: list[Worst], limit: float | None) -> dict[str, Any]:
     """The comparison for scripts."""
-    names = ("estimand", "method", "n", "confidence", "paired", "unpaired_here", "unpaired_there")
+    names = ("estimand", "method", "n", "confidence", "resolution", "paired", "unpaired_here", "unpaired_there")
     facts = {name: compared.attrs.get(name) for name in names}
     failed = failures(rows, limit)
-    cells = [{**vars(row), "percent": 100 * math.expm1(row.value), "failed": row in failed} for row in rows]
-    return {**facts, "fail_above": limit, "failed": len(failed), "largest": cells}
+    cells = [{**_cell(row), "failed": row in failed} for row in rows]
+    sure = [_cell(row) for row in telling(compared) if row.sure]
+    pairing = limit is not None and alone(compared) > 0
+    gate = {"fail_above": limit, "failed": len(failed), "pairing_failed": pairing}
+    return {**facts, **gate, "largest": cells, "largest_sure": sure}
 
 
-def write_junit(path: Path, rows: list[Worst], limit: float, seconds: float) -> None:
-    """One test case per signal and band, in the format that continuous integration reads."""
+def _cell(row: Worst) -> dict[str, Any]:
+    return {**vars(row), "percent": 100 * math.expm1(row.value)}
+
+
+def write_junit(path: Path, rows: list[Worst], limit: float, seconds: float, unpaired: str = "") -> None:
+    """One test case per signal and band, and one for the pairing, in the format that continuous integration reads.
+
+    `unpaired` says which runs have no partner; empty if all have one.
+    """
     failed = failures(rows, limit)
-    counts = {"tests": str(len(rows)), "failures": str(len(failed)), "errors": "0", "time": f"{seconds:.3f}"}
+    why = [(printable(row.signal), f"band {row.band}", _why(row, limit) if row in failed else "") for row in rows]
+    why.append(("runs", "pairing", unpaired))
+    number = sum(bool(words) for _, _, words in why)
+    counts = {"tests": str(len(why)), "failures": str(number), "errors": "0", "time": f"{seconds:.3f}"}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": "spectra compare", **counts})
-    for row in rows:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": row.signal, "name": f"band {row.band}"})
-        if row in failed:
-            ElementTree.SubElement(case, "failure", {"message": _why(row, limit)})
+    for group, name, words in why:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": group, "name": name})
+        if words:
+            ElementTree.SubElement(case, "failure", {"message": words})
+    scratch = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        ElementTree.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place with --junit") from error
+        ElementTree.ElementTree(root).write(scratch, encoding="utf-8", xml_declaration=True)
+        scratch.replace(path)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {path}: {why}; choose another place with --junit") from error
+    finally:
+        with suppress(OSError):
+            scratch.unlink()
 
 
 def _why(row: Worst, limit: float) -> str:

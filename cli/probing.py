@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from spectra.errors import UserError
 
+WEIGHTS = "adapter_model.safetensors"
+
 if TYPE_CHECKING:
     from spectra.bands import FilterBank
 
@@ -41,6 +43,8 @@ def runs_in(store: str) -> int:
     from spectra.cube import count_runs
     from spectra.storage.stores import exists
 
+    if store.startswith("memory://"):
+        raise UserError(f"{store} would be gone when this command ends; give a folder, or a URL of a place that lasts")
     return count_runs(store) if exists(store) else 0
 
 
@@ -53,6 +57,8 @@ def attaching(adapter: Path | None) -> dict[str, Any]:
     """Arguments of a probe that attach an adapter: a FeRA folder or run with adapt's loader, all others with PEFT's."""
     if adapter is None:
         return {}
+    if adapter.name == WEIGHTS and adapter.with_name("adapter_config.json").is_file():
+        adapter = adapter.parent
     folder = adapter / "adapter" if (adapter / "adapter" / "adapter_config.json").is_file() else adapter
     if _is_fera(folder):
         return {"prepare": _fera(folder), "label": adapter.name}
@@ -71,6 +77,9 @@ def _fera(folder: Path) -> Callable[[Any], object]:
     def attach(pipe: Any) -> object:
         from adapt.fera.files import load_fera
 
-        return load_fera(pipe, folder)
+        try:
+            return load_fera(pipe, folder)
+        except UserError as error:
+            raise UserError(f"cannot attach the adapter {folder} to {type(pipe).__name__}: {error}") from error
 
     return attach

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from cli.common import count, printable
@@ -15,6 +16,33 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+MOST = 6  # settings that a sentence lists
+
+
+def chosen(store: str, only: list[str], option: str = "--only") -> xr.Dataset:
+    """The cube at `store`, or the runs of it that `NAME=VALUE` of `only` choose; runs of one setting.
+
+    Raises UserError, which lists the settings, where runs of several are left.
+    """
+    from spectra.analysis import select_runs, settings_in_words, settings_of
+    from spectra.cube import open_cube
+
+    cube = open_cube(store)
+    for text in only:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise UserError(f"{option} {text!r} is not understood; write NAME=VALUE, such as guidance_scale=3")
+        cube = select_runs(cube, **{name.strip(): value})
+    words = settings_in_words(settings_of(cube))
+    if len(words) < 2:
+        return cube
+    listed = "; ".join(words[:MOST]) + (f"; and {len(words) - MOST} more" if len(words) > MOST else "")
+    raise UserError(
+        f"{store} holds runs of {len(words)} settings, which are not averaged together ({listed}): choose one with "
+        f"{option} NAME=VALUE, such as {option} {shlex.quote(words[0].split(' ')[0])}"
+    )
+
+
 def heading(cube: xr.Dataset) -> dict[str, Any]:
     """What was probed, in a few facts."""
     guidance = sorted({float(scale) for scale in cube.guidance_scale.values if math.isfinite(scale)})
@@ -23,7 +51,7 @@ def heading(cube: xr.Dataset) -> dict[str, Any]:
         "model_hash": str(cube.attrs.get("model_hash", "unknown")),
         "runs": cube.sizes["run"],
         "prompts": len({str(prompt) for prompt in cube.prompt.values}),
-        "steps": cube.sizes["step"] - 1,
+        "steps": int(cube.step[-1]),
         "guidance": guidance,
     }
 

@@ -56,12 +56,18 @@ Adapter = Annotated[
 Data = Annotated[
     Path | None, typer.Option("--data", help="Folder of pictures: record them under the forward process, no sampling.")
 ]
+SIGNALS, OFF = "latent,x0,eps,prediction", 1.0  # what is recorded by default, and the scale without guidance
 ABOUT_FIGURE = "Picture to write; default: beside the cube, and none with --json."
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples generated at once.")]
 Resume = Annotated[
     Literal["allow", "must", "never"],
     typer.Option("--resume", help="Add to a cube that exists: allow it, demand it, or never do it."),
 ]
+
+CHOICE = "runs by NAME=VALUE: adapter, guidance_scale, guidance_rule, adapter_detail, prompt, seed. Repeat it for more."
+Only = Annotated[list[str] | None, typer.Option("--only", help=f"Choose {CHOICE}")]
+OnlyA = Annotated[list[str] | None, typer.Option("--only-a", help=f"Of A, choose {CHOICE}")]
+OnlyB = Annotated[list[str] | None, typer.Option("--only-b", help=f"Of B, choose {CHOICE}")]
 
 
 @app.command()
@@ -73,10 +79,10 @@ def probe(
     seeds: Seeds = "0:8",
     steps: Steps = 30,
     scheduler: Scheduler = None,
-    guidance_scale: GuidanceScale = 1.0,
+    guidance_scale: GuidanceScale = OFF,
     guidance: Guidance = None,
     bands: Bands = None,
-    signals: Signals = "latent,x0,eps,prediction",
+    signals: Signals = SIGNALS,
     adapter: Adapter = None,
     data: Data = None,
     batch: Batch = 8,
@@ -95,7 +101,7 @@ def probe(
         shared: dict[str, Any] = {"bank": bank, "batch": batch, "resume": resume}
         shared["progress"] = lambda done, total: _note(seen, progress, done, total)
         if data is not None:
-            _refuse_sampling(prompt, prompts, scheduler, guidance, adapter)
+            _refuse_sampling(prompt, prompts, scheduler, guidance, adapter, signals, guidance_scale)
             from spectra.forward import probe_data
 
             cube = probe_data(model, data, out, levels=steps, seeds=numbers, **shared)
@@ -125,14 +131,16 @@ def probe(
     else:
         held = f"{count(cube.sizes['run'], 'run')} of {count(steps, 'step')}"
         there = f" ({before} there before, {facts['runs_new']} new)" if before else ""
-        typer.echo(f"{out} holds {held}{there}; see them with: spectra show {shlex.quote(out)}")
+        place = printable(out)
+        typer.echo(f"{place} holds {held}{there}; see them with: spectra show {shlex.quote(place)}")
 
 
 def _refuse_sampling(*options: object) -> None:
     """Options about sampling have no meaning for pictures."""
-    if any(option is not None for option in options):
+    if any(option not in (None, SIGNALS, OFF) for option in options):
         raise UserError(
-            "--data records pictures, not samples: leave out --prompt, --prompts, --scheduler, --guidance and --adapter"
+            "--data records pictures, not samples: leave out --prompt, --prompts, --signals, --scheduler, --adapter, "
+            "--guidance and --guidance-scale"
         )
 
 
@@ -159,13 +167,16 @@ def show(
     threshold: Annotated[
         float, typer.Option("--threshold", min=0, max=1, help="Coherence from which on a band counts as decided.")
     ] = 0.8,
+    only: Only = None,
     as_json: Json = False,
 ) -> None:
-    """Show a cube: where the energy is at start and end, and at which step each band is decided."""
-    from cli.show import band_rows, band_table, beside, heading, save_figure
-    from spectra.cube import open_cube
+    """Show a cube: where the energy is at start and end, and at which step each band is decided.
 
-    data = open_cube(cube)
+    Runs of several settings (adapter, guidance) are not averaged together: choose with --only.
+    """
+    from cli.show import band_rows, band_table, beside, chosen, heading, save_figure
+
+    data = chosen(cube, only or [])
     rows = band_rows(data, threshold)
     place = figure or (None if as_json else beside(cube))
     picture = save_figure(data, place, kind) if place else None
@@ -173,7 +184,7 @@ def show(
         emit({"store": cube, **heading(data), "threshold": threshold, "bands": rows, "figure": picture})
         return
     print_table(band_table(data, rows, threshold))
-    typer.echo(f"The figure is in {picture}")
+    typer.echo(f"The figure is in {printable(str(picture))}")
 
 
 @app.command()
@@ -196,26 +207,30 @@ def compare(
     ] = None,
     fail_above: Annotated[
         float | None,
-        typer.Option("--fail-above", min=0, help="Exit code 1 if a band differs by more (log ratio: .05 is 5 %)."),
+        typer.Option("--fail-above", min=0, help="Exit code 1 if a band's largest difference, sure or not, is more."),
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="JUnit file to write, with --fail-above.")] = None,
     figure: Annotated[Path | None, typer.Option("--figure", help="Picture to write: .png, .svg or .pdf.")] = None,
+    only_a: OnlyA = None,
+    only_b: OnlyB = None,
     as_json: Json = False,
 ) -> None:
     """Compare two cubes run by run: by how much each band's energy in A differs from B, at which step, how surely.
 
-    With --fail-above it is a regression gate: the same prompts and seeds, before and after a change.
+    The table shows each band's largest difference whose interval excludes none, if there is one. With --fail-above it
+    is a regression gate: the same prompts and seeds, before and after a change. It looks at the largest difference of
+    each band, whether sure or not (a log ratio: .05 is 5 %), and fails too if a run has no partner in the other cube.
     """
-    from cli.compare import about, compared_cubes, document, failures, table, worst, write_junit
+    from cli.compare import about, compared_cubes, document, failures, lonely, table, telling, worst, write_junit
 
     if junit and fail_above is None:
         raise UserError("--junit says what failed, so it needs a limit: give --fail-above, such as 0.05")
     start = time.monotonic()
-    compared = compared_cubes(a, b, signal or None)
-    rows = worst(compared)
+    compared = compared_cubes(a, b, list(dict.fromkeys(signal or ())), only_a or [], only_b or [])
+    rows, unpaired = worst(compared), lonely(compared) if fail_above is not None else ""
     failed = failures(rows, fail_above)
     if junit and fail_above is not None:
-        write_junit(junit, rows, fail_above, time.monotonic() - start)
+        write_junit(junit, rows, fail_above, time.monotonic() - start, unpaired)
     if figure:
         from spectra.plots import heatmap, save
 
@@ -223,10 +238,12 @@ def compare(
     if as_json:
         emit({"a": a, "b": b, **document(compared, rows, fail_above), "junit": junit, "figure": figure})
     else:
-        print_table(table(compared, rows, f"{printable(a)} against {printable(b)}"))
+        print_table(table(compared, telling(compared), f"A: {printable(a)}, B: {printable(b)}"))
         if fail_above is not None:
             typer.echo(f"{len(failed)} of {count(len(rows), 'band')} differ by more than {fail_above:g} (log ratio).")
-    if failed:
+        if unpaired:
+            typer.echo(f"The gate fails, for there are {unpaired}.")
+    if failed or unpaired:
         raise typer.Exit(1)
 
 
@@ -245,7 +262,7 @@ def compact(
     if as_json:
         emit({"store": out, "runs": runs})
     else:
-        typer.echo(f"{out} holds the {count(runs, 'run')} of {cube}.")
+        typer.echo(f"{printable(out)} holds the {count(runs, 'run')} of {printable(cube)}.")
 
 
 @app.command()

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from cli.common import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -41,8 +43,9 @@ def model_table(narrow: bool) -> Table:
     for column in (names[0], f"{names[1]}\n{', '.join(names[2:]).lower()}") if narrow else names:
         table.add_column(column, overflow="fold", no_wrap=not narrow and column in ("Name", "Hub id", "Memory"))
     for name, model in MODELS.items():
-        place = "bundled" if model.bundled else model.source
-        facts = (model.family, model.licence, f"{model.memory:g} GB", model.note)
+        place = "bundled" if model.bundled else "analytic" if model.analytic else model.source
+        memory = "" if model.memory is None else f"{model.memory:g} GB"
+        facts = (model.family, model.licence, memory, model.note)
         rest = (f"{place}\n{', '.join(filter(None, facts))}",) if narrow else (place, *facts)
         table.add_row(*map(escape, (name, *rest)))
     return table
@@ -58,5 +61,6 @@ def finding_table(findings: Sequence[Finding]) -> Table:
         table.add_column(column, overflow="fold")
     style = {"ok": "green", "note": "yellow", "fault": "bold red"}
     for finding in findings:
-        table.add_row(escape(finding.what), f"[{style[finding.state]}]{finding.state}[/]", escape(finding.words))
+        what, words = escape(printable(finding.what)), escape(printable(finding.words))
+        table.add_row(what, f"[{style[finding.state]}]{finding.state}[/]", words)
     return table

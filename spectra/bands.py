@@ -47,6 +47,7 @@ Energies = TypeVar("Energies", "Array", "Tensor")
 TRUNCATE = 4.0  # scipy's default: the kernel reaches int(4 * scale + 0.5) pixels to either side
 _FINEST = 0.5  # below about half a pixel a sampled Gaussian is the identity, and the band above it is empty
 _COARSEST = 0.4  # of the shorter side: a wider low-pass keeps nothing but the mean
+_MOST = 256  # octaves, or what stands for them on a small grid
 _LARGEST = 1e6  # pixels; kernels are sampled, so their length has to stay finite in practice
 
 
@@ -90,6 +91,8 @@ class FilterBank:
         """
         if bands < 1:
             raise UserError(f"a filter bank needs at least 1 band, got {bands}: ask for 2 or more")
+        if bands > _MOST:
+            raise UserError(f"{bands} bands are more than latents can tell apart: ask for {_MOST} at most")
         side, steps = _side(grid), max(bands - 2, 0)
         widest = max(_COARSEST * side, 2 * _FINEST)
         finest = max(min(0.05 * side, widest / 2.0**steps), _FINEST)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spectra.errors import UserError
-from spectra.schema import DATA, fixed_values, variables
+from spectra.schema import DATA, SCHEMA, Header, fixed_values, variables
 from spectra.storage import stores
 from spectra.storage.creation import Layout, Resume, check_resume, create, create_array, differences, refuse, resume
 from spectra.storage.stored import Stored, open_stored, read_header
@@ -28,6 +29,7 @@ CHECKED_BYTES = 256 << 20  # cubes up to this size are read at once when opened,
 LAZY_BYTES = 16 << 20  # of one dask chunk of a larger cube
 CHUNK_BYTES = 4 << 20  # of one chunk of a compacted cube
 CHECKED = ("energy", "spectrum")
+FILL = {variable.name: variable.fill for variable in SCHEMA}
 
 
 def open_cube(store: StoreLike, lazy: bool | None = None) -> xr.Dataset:
@@ -40,15 +42,15 @@ def open_cube(store: StoreLike, lazy: bool | None = None) -> xr.Dataset:
     import spectra.accessor  # noqa: F401 - registers `cube.spectra`
 
     stored = open_stored(store)
-    stored.header()
+    header = stored.header()
     try:
         cube = _labelled(stored, lazy)
     except UserError:
         raise
     except Exception as error:  # damaged chunks surface as whatever their codecs raise
         raise _unreadable(stored.name, "its values", error) from error
-    if not cube.chunks:
-        _check_values(stored.name, cube)
+    _check_fixed(stored.name, cube, header)
+    _check_values(stored.name, cube)
     return cube
 
 
@@ -80,13 +82,17 @@ def compact(store: StoreLike, out: StoreLike) -> None:
     header, rows = stored.header(), _complete(stored)
     if stores.exists(out):
         raise UserError(f"{stores.name(out)} exists already; choose another place")
+    stores.check_writable(out)
     layout = Layout(len(rows), data=runs_per_chunk(stored), labels=1 << 16, status=1 << 20)
     fixed = fixed_values(header)
     with stores.new_group(out, stored.group.attrs) as group:
         for variable in variables(stored.parts):
             create_array(group, variable, header, fixed.get(variable.name), layout)
         for name, array in stored.growing().items():
-            _copy(array, group[name], rows, stored.name)
+            new: Any = group[name]
+            for start, values in _pieces(array, rows, new.chunks[0], stored.name):
+                _refuse_lost(stored.name, name, _lost(values, name), start)
+                new[start : start + len(values)] = values
 
 
 def runs_per_chunk(stored: Stored) -> int:
@@ -94,14 +100,14 @@ def runs_per_chunk(stored: Stored) -> int:
     return max(1, CHUNK_BYTES // max(1, _row_bytes(stored.arrays["energy"])))
 
 
-def _copy(old: Any, new: Any, rows: NDArray[Any], name: str) -> None:
-    """Rows of one array to another, a chunk of the new one at a time."""
-    step = new.chunks[0]
+def _pieces(array: Any, rows: NDArray[Any], step: int, name: str) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Rows of an array, `step` at a time, and which of them is the first."""
     for start in range(0, len(rows), step):
         try:
-            new[start : min(start + step, len(rows))] = _taken(old, rows[start : start + step])
+            values = _taken(array, rows[start : start + step])
         except Exception as error:
             raise _unreadable(name, f"run {start} or one of the {step - 1} after it", error) from error
+        yield start, values
 
 
 def _labelled(stored: Stored, lazy: bool | None) -> xr.Dataset:
@@ -126,8 +132,11 @@ def _labelled(stored: Stored, lazy: bool | None) -> xr.Dataset:
 
 
 def _complete(stored: Stored) -> NDArray[np.int64]:
-    """Rows of complete runs, ascending. Raises UserError if an array is too short to hold them."""
-    complete = np.flatnonzero(stored.read("status") == 1)
+    """Rows of complete runs, ascending. Raises UserError if `status` is damaged, or an array too short to hold them."""
+    try:
+        complete = np.flatnonzero(stored.read("status") == 1)
+    except Exception as error:  # damaged chunks surface as whatever their codecs raise
+        raise _unreadable(stored.name, "status", error) from error
     short = [name for name, array in stored.growing().items() if len(complete) and array.shape[0] <= complete[-1]]
     if short:
         length = stored.arrays[short[0]].shape[0]
@@ -180,15 +189,39 @@ def _row_bytes(*arrays: Any) -> int:
     return sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in arrays if array.ndim > 1)
 
 
+def _check_fixed(name: str, cube: xr.Dataset, header: Header) -> None:
+    """Coordinates that do not grow are what the description says, also where a chunk of theirs is gone."""
+    for coordinate, told in fixed_values(header).items():
+        values = cube[coordinate].values if coordinate in cube.variables else told
+        if not np.array_equal(values, told, equal_nan=values.dtype.kind == "f"):
+            raise UserError(f"{name} is a damaged cube: {coordinate} is not what its description says; probe again")
+
+
 def _check_values(name: str, cube: xr.Dataset, first: int = 0) -> None:
-    """A chunk that is gone reads as NaN; latents of complete runs are never NaN."""
+    """A chunk that is gone reads as what no run has. Latents of complete runs are never NaN either."""
+    for variable in SCHEMA:
+        if variable.dims[0] == "run" and variable.name in cube.variables and not cube[variable.name].chunks:
+            _refuse_lost(name, variable.name, _lost(cube[variable.name].values, variable.name), first)
     for data in CHECKED:
-        values = cube[data].sel(signal="latent")
-        lost = values.isnull().any([dim for dim in values.dims if dim != "run"]).values
-        if lost.any():
-            run = first + int(np.argmax(lost))
-            raise UserError(f"{name} is a damaged cube: {data} of run {run} is lost; probe again")
+        if not cube[data].chunks:
+            values = cube[data].sel(signal="latent")
+            lost = values.isnull().any([dim for dim in values.dims if dim != "run"])
+            _refuse_lost(name, data, lost.values, first)
+
+
+def _lost(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
+    """Runs whose values of a variable are what nothing holds."""
+    lost: NDArray[np.bool_] = (values == FILL[name]).any(axis=tuple(range(1, values.ndim)))
+    return lost
+
+
+def _refuse_lost(name: str, what: str, lost: NDArray[np.bool_], first: int) -> None:
+    """Raise UserError if there is a run whose values are lost."""
+    if lost.any():
+        raise UserError(f"{name} is a damaged cube: {what} of run {first + int(np.argmax(lost))} is lost; probe again")
 
 
 def _unreadable(name: str, what: str, error: Exception) -> UserError:
+    if isinstance(error, PermissionError):
+        return UserError(stores.denied(name))
     return UserError(f"{name} is a damaged cube: {what} cannot be read ({stores.short(error)})")

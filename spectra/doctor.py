@@ -5,7 +5,6 @@ Each check is a function that returns findings; a fault names what to do.
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import os
 import platform
@@ -141,11 +140,10 @@ def about_model(name: str) -> list[Finding]:
 
 
 def _signals(pipe: Any) -> Finding:
+    from spectra.setting import timed
     from spectra.signals import schedule_of
 
-    scheduler = copy.deepcopy(pipe.scheduler)
-    shifted = bool(scheduler.config.get("use_dynamic_shifting", False))
-    scheduler.set_timesteps(4, **({"mu": 1.0} if shifted else {}))
+    scheduler = timed(pipe.scheduler)
     name = type(scheduler).__name__
     try:
         schedule = schedule_of(scheduler, ("latent", "x0", "eps", "prediction"))

@@ -44,7 +44,7 @@ class Family:
     `decoder_attribute` names. `guidance_off` is the guidance scale at which the pipeline does not guide: 0 where it
     counts what is added to the prediction. `scaled_data` says that latents are kept at `sigma_data` of the scheduler's
     configuration times their own scale. `causal` says that the first latent frame stands for one frame of the video,
-    and each later one for several.
+    and each later one for several. `embedded` says that `guidance_scale` is an input of the network, not a factor.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Family:
     decoder_attribute: str = "vae"
     scaled_data: bool = False
     causal: bool = False
+    embedded: bool = False
 
     def denoiser(self, pipe: Any) -> nn.Module:
         """The network that predicts: the UNet or the transformer."""
@@ -196,7 +197,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("sd", ("StableDiffusion", "AltDiffusion", "LatentConsistencyModel"), "unet", "sample", denormalise="scale"),
     Family("sdxl", ("StableDiffusionXL", "Kolors"), "unet", "sample", denormalise="mean_std_scale"),
     Family("sd3", ("StableDiffusion3",)),
-    _packed("flux", ("Flux", "VisualCloze")),
+    _packed("flux", ("Flux", "VisualCloze"), embedded=True),
     _packed("chroma", ("Chroma",)),
     _packed("ovis-image", ("OvisImage",)),
     _packed("longcat-image", ("LongCatImage",)),
@@ -204,7 +205,7 @@ FAMILIES: tuple[Family, ...] = (
     _packed("nucleus", ("NucleusMoEImage",), "mean_std_frame", prediction_sign=-1),
     Family("bria", ("BriaPipeline",), layout=PATCHES, grid=_pixel_grid_2x2),
     Family("bria-fibo", ("BriaFiboPipeline",), layout=TOKENS, grid=_pixel_grid, denormalise="mean_std_frame"),
-    Family("flux2", ("Flux2", "Flux3"), layout=TOKENS, grid=_patch_grid, denormalise="batch_norm"),
+    Family("flux2", ("Flux2", "Flux3"), layout=TOKENS, grid=_patch_grid, denormalise="batch_norm", embedded=True),
     _packed("qwen-image", ("QwenImage",), "mean_std_frame"),
     Family("qwen-image-layered", ("QwenImageLayered",), layout=LAYERS, grid=_patch_grid_2x2, denormalise="mean_std"),
     Family("qwen-image-2.1", ("QwenImage21",), layout=TOKENS, grid=_pixel_grid, denormalise="mean_std_frame"),
@@ -215,7 +216,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("auraflow", ("AuraFlow",), denormalise="scale"),
     Family("pixart", ("PixArt",), denormalise="scale"),
     Family("sana", ("Sana",), denormalise="scale"),
-    Family("sana-sprint", ("SanaSprint",), denormalise="scale", scaled_data=True),
+    Family("sana-sprint", ("SanaSprint",), denormalise="scale", scaled_data=True, embedded=True),
     Family("hunyuan-dit", ("HunyuanDiT",), denormalise="scale"),
     Family("cogview", ("CogView",), denormalise="scale"),
     Family("kandinsky2", ("KandinskyV22", "KandinskyPipeline"), "unet", "sample", denormalise="none"),

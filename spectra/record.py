@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +14,10 @@ from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.families import Family, family_of, with_layout
 from spectra.recording import provenance
+from spectra.recording.arguments import defaults_of, names_of
 from spectra.recording.attached import Attached
 from spectra.recording.call import Call
+from spectra.recording.ending import CALLBACK, heard_callback
 from spectra.recording.headers import asked, known_signals, notes_of
 from spectra.recording.loops import Loop, Sampling, explicit, loop_seeds, subject
 from spectra.recording.meter import MEMORY
@@ -192,7 +192,7 @@ class Recorder:
         guided = getattr(getattr(self.pipe, "guider", None), "guidance_scale", None)
         scale = {} if guided is None else {"guidance_scale": guided}
         modular = getattr(self.pipe, "default_call_parameters", {})
-        return _defaults(self.kind) | modular | scale | dict(arguments)
+        return defaults_of(self.kind) | modular | scale | dict(arguments)
 
     def active_adapter(self) -> str:
         """The name that runs get: the one that was given, or those of PEFT's active adapters."""
@@ -202,10 +202,14 @@ class Recorder:
         """The pipeline's `__call__`, with its scheduler listened to. A call from within a call belongs to that one."""
         if self.busy is not None and self.busy[0] == threading.get_ident():
             return original(*args, **kwargs)
-        arguments = self.arguments_of(dict(zip(_names(self.kind), args, strict=False)) | kwargs)
+        named = dict(zip(names_of(self.kind), args, strict=False))
+        arguments = self.arguments_of(named | kwargs)
         self.check_call(arguments)
         seeds = provenance.Seeds.of(arguments)
-        watched = Call(self, self.pipe.scheduler, arguments, seeds, whole=hasattr(type(self.pipe), "num_timesteps"))
+        whole = hasattr(type(self.pipe), "num_timesteps")
+        watched = Call(self, self.pipe.scheduler, arguments, seeds, whole=whole, guide=self.pipe)
+        args, kwargs = ((), named | kwargs) if CALLBACK in named else (args, kwargs)
+        kwargs = heard_callback(self.pipe, arguments, kwargs, watched.went_on)
         with self._during(watched), watched.listening():
             result = original(*args, **kwargs)
         watched.finish()
@@ -284,22 +288,6 @@ def _model_hash(pipe: Any) -> str:
     from spectra.models import model_hash
 
     return model_hash(pipe) if networks(pipe) else "unknown"
-
-
-@functools.lru_cache(maxsize=64)
-def _names(kind: Any) -> tuple[str, ...]:
-    """Names of the arguments of a pipeline's call, in its order."""
-    return tuple(inspect.signature(kind.__call__).parameters)[1:]
-
-
-@functools.lru_cache(maxsize=64)
-def _default_items(kind: Any) -> tuple[tuple[str, Any], ...]:
-    parameters = inspect.signature(kind.__call__).parameters.values()
-    return tuple((one.name, one.default) for one in parameters if one.default is not one.empty)
-
-
-def _defaults(kind: Any) -> dict[str, Any]:
-    return dict(_default_items(kind))
 
 
 def _rule(guidance: Any) -> Any:

@@ -129,13 +129,27 @@ class Variable:
     dtype: str
     long_name: str
     units: str = "1"
-    fill: Any = math.nan
     part: str = ""
+
+    @property
+    def fill(self) -> Any:
+        """What it holds where nothing was written."""
+        return FILLS[self.dtype]
 
     def dimensions(self, parts: Collection[str]) -> tuple[str, ...]:
         """The dimensions, without `frame` where there are no frames."""
         return tuple(dim for dim in self.dims if dim != "frame" or "frame" in parts)
 
+
+# Values that no run has, so that a chunk that is gone shows itself; `status` has to begin with "not complete".
+FILLS: dict[str, Any] = {
+    "float32": -math.inf,
+    "float64": -math.inf,
+    "int32": int(np.iinfo(np.int32).min),
+    "int64": int(np.iinfo(np.int64).min),
+    "string": "\x00 lost",
+    "uint8": 0,
+}
 
 SCHEMA: tuple[Variable, ...] = (
     Variable("energy", ("run", "step", "signal", "frame", "channel", "band"), "float32", "energy of a band"),
@@ -146,34 +160,34 @@ SCHEMA: tuple[Variable, ...] = (
         "temporal", ("run", "step", "signal", "tempo", "band"), "float32", "energy in time and space", part="temporal"
     ),
     Variable("block_energy", ("run", "step", "block", "band"), "float32", "energy of a block's output", part="blocks"),
-    Variable("status", ("run",), "uint8", "1 = complete", fill=0),
-    Variable("prompt", ("run",), "string", "prompt", fill=""),
-    Variable("negative_prompt", ("run",), "string", "negative prompt", fill=""),
-    Variable("seed", ("run",), "int64", "seed of the initial noise, -1 if unknown", fill=-1),
-    Variable("draw", ("run",), "int32", "place among the samples of one generator", fill=0),
+    Variable("status", ("run",), "uint8", "1 = complete"),
+    Variable("prompt", ("run",), "string", "prompt"),
+    Variable("negative_prompt", ("run",), "string", "negative prompt"),
+    Variable("seed", ("run",), "int64", "seed of the initial noise, -1 if unknown"),
+    Variable("draw", ("run",), "int32", "place among the samples of one generator"),
     Variable("guidance_scale", ("run",), "float64", "guidance scale of the call"),
-    Variable("adapter", ("run",), "string", "active adapters", fill=""),
-    Variable("adapter_detail", ("run",), "string", "adapters: names, scales, content hashes (JSON)", fill=""),
-    Variable("guidance_rule", ("run",), "string", "how cond and uncond are combined", fill=""),
-    Variable("split", ("run",), "string", "why cond and uncond are not available; empty if they are", fill=""),
-    Variable("step", ("step",), "int64", "sampling step", fill=0),
-    Variable("call", ("step",), "int64", "call of the scheduler", fill=0),
+    Variable("adapter", ("run",), "string", "active adapters"),
+    Variable("adapter_detail", ("run",), "string", "adapters: names, scales, content hashes (JSON)"),
+    Variable("guidance_rule", ("run",), "string", "how cond and uncond are combined"),
+    Variable("split", ("run",), "string", "why cond and uncond are not available; empty if they are"),
+    Variable("step", ("step",), "int64", "sampling step"),
+    Variable("call", ("step",), "int64", "call of the scheduler"),
     Variable("timestep", ("step",), "float64", "timestep of the scheduler"),
     Variable("noise_level", ("step",), "float64", "weight of the noise in the state (sigma)"),
     Variable("signal_level", ("step",), "float64", "weight of the clean sample in the state"),
     Variable("log_snr", ("step",), "float64", "log of the squared ratio of signal and noise level"),
-    Variable("signal", ("signal",), "string", "what is measured", fill=""),
-    Variable("frame", ("frame",), "int64", "latent frame", fill=0, part="frame"),
-    Variable("channel", ("channel",), "int64", "latent channel", fill=0),
-    Variable("band", ("band",), "int64", "frequency band, 0 = lowest", fill=0),
+    Variable("signal", ("signal",), "string", "what is measured"),
+    Variable("frame", ("frame",), "int64", "latent frame", part="frame"),
+    Variable("channel", ("channel",), "int64", "latent channel"),
+    Variable("band", ("band",), "int64", "frequency band, 0 = lowest"),
     Variable("scale_low", ("band",), "float64", "scale of the wider Gaussian", "latent pixels"),
     Variable("scale_high", ("band",), "float64", "scale of the narrower Gaussian", "latent pixels"),
     Variable("frequency", ("band",), "float64", "peak of the band", "cycles per latent pixel"),
     Variable("radius", ("radius",), "float64", "centre of a radial bin", "cycles per latent pixel"),
-    Variable("pair", ("pair",), "string", "velocities that are multiplied", fill="", part="split"),
-    Variable("tempo", ("tempo",), "int64", "temporal band, 0 = slowest", fill=0, part="temporal"),
+    Variable("pair", ("pair",), "string", "velocities that are multiplied", part="split"),
+    Variable("tempo", ("tempo",), "int64", "temporal band, 0 = slowest", part="temporal"),
     Variable("tempo_frequency", ("tempo",), "float64", "peak of it", "cycles per latent frame", part="temporal"),
-    Variable("block", ("block",), "string", "block of the denoiser", fill="", part="blocks"),
+    Variable("block", ("block",), "string", "block of the denoiser", part="blocks"),
 )
 FACTS = ("model_hash", "scheduler", "num_inference_steps", "family", "state_space", "prediction_type", "dtype")
 RESERVED = frozenset(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from spectra.models import one_line
 from spectra.recording.attached import Attached
 
 WEIGHTS = "adapter_model.safetensors"
+ASKED = ("init_noise_sigma", "scale_model_input", "order")  # what schedulers of one kind have and those of another lack
 
 
 @contextmanager
@@ -33,9 +36,48 @@ def scheduled(pipe: Any, name: str | None) -> Iterator[None]:
     except Exception as error:  # each scheduler objects to options in its own way
         raise UserError(f"{name} cannot be made from this model's configuration: {one_line(error)}") from error
     try:
+        _check_fit(pipe, before, name)
         yield
     finally:
         pipe.scheduler = before
+
+
+def _check_fit(pipe: Any, before: Any, name: str) -> None:
+    """Raise UserError if the pipeline's scheduler cannot stand in for the one `before`, with which it was trained."""
+    from spectra.families import family_of
+
+    kind, now = type(pipe).__name__, pipe.scheduler
+    lacking = [part for part in ASKED if hasattr(before, part) and not hasattr(now, part)]
+    if lacking or _called(now) != _called(before):
+        what = f"it has no {lacking[0]}" if lacking else f"its step is called with {', '.join(_called(now))}"
+        raise UserError(f"{name} does not fit {kind}: {what}; choose another scheduler")
+    flow, was = (space_of(scheduler) == "flow" for scheduler in (now, before))
+    if flow != was and family_of(pipe).name != "gaussian" and "unknown" not in (space_of(now), space_of(before)):
+        trained = "with flow matching" if was else "without flow matching"
+        raise UserError(f"{name} does not fit {kind}, which was trained {trained}; choose another scheduler")
+
+
+def _called(scheduler: Any) -> list[str]:
+    """How pipelines call the scheduler's step."""
+    return list(inspect.signature(scheduler.step).parameters)[:3] if hasattr(scheduler, "step") else []
+
+
+def timed(scheduler: Any) -> Any:
+    """A copy of a scheduler with four timesteps set, to be asked about."""
+    scheduler = copy.deepcopy(scheduler)
+    shifted = bool(scheduler.config.get("use_dynamic_shifting", False))
+    scheduler.set_timesteps(4, **({"mu": 1.0} if shifted else {}))
+    return scheduler
+
+
+def space_of(scheduler: Any) -> str:
+    """The space of a scheduler's states: vp, ve, flow or unknown."""
+    from spectra.signals import schedule_of
+
+    try:
+        return schedule_of(timed(scheduler), ("latent",)).space
+    except Exception:  # each scheduler objects in its own way to steps that do not suit it
+        return "unknown"
 
 
 def _scheduler_class(name: str) -> Any:
@@ -57,7 +99,7 @@ def load_adapter(pipe: Any, path: str | Path) -> None:
     """
     place = Path(path)
     if not place.exists():
-        raise UserError(f"there is no adapter at {place}")
+        raise UserError(f"there is no adapter at {place}; give a folder of PEFT or diffusers, or a LoRA file")
     name = place.stem.replace(".", "_") or "adapter"
     try:
         if (place / "adapter_config.json").is_file():
@@ -73,12 +115,28 @@ def load_adapter(pipe: Any, path: str | Path) -> None:
 
 
 def _load_lora(pipe: Any, place: Path, name: str) -> None:
+    if place.is_file() and place.suffix != ".safetensors":
+        raise UserError(f"{place} is no .safetensors file; other kinds of weights are not read")
     files = [place] if place.is_file() else sorted(place.glob("*.safetensors"))
-    if len(files) != 1 or files[0].suffix != ".safetensors":
-        raise UserError(f"{place} holds {len(files)} safetensors files, and an adapter is one")
+    if len(files) != 1:
+        raise UserError(f"{place} holds {len(files)} safetensors files, and an adapter is one: give its folder or file")
     if not hasattr(pipe, "load_lora_weights"):
         raise UserError(f"{type(pipe).__name__} takes no LoRA weights; attach the adapter with prepare=")
-    pipe.load_lora_weights(str(files[0].parent), weight_name=files[0].name, adapter_name=name)
+    with _no_advice():
+        pipe.load_lora_weights(str(files[0].parent), weight_name=files[0].name, adapter_name=name)
+
+
+@contextmanager
+def _no_advice() -> Iterator[None]:
+    """Keep back what diffusers logs about weights that fit nowhere: it is said in one sentence afterwards."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _load_peft(pipe: Any, place: Path, name: str) -> None:
@@ -86,7 +144,7 @@ def _load_peft(pipe: Any, place: Path, name: str) -> None:
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from safetensors.torch import load_file
 
-    kind = str(json.loads((place / "adapter_config.json").read_text()).get("peft_type"))
+    kind = str(_settings(place / "adapter_config.json").get("peft_type"))
     if kind not in {str(getattr(one, "value", one)) for one in PEFT_TYPE_TO_CONFIG_MAPPING}:
         raise UserError(f"the adapter at {place} is a {kind}, which PEFT does not know; attach it with prepare=")
     if not (place / WEIGHTS).is_file():
@@ -97,3 +155,14 @@ def _load_peft(pipe: Any, place: Path, name: str) -> None:
     if found.unexpected_keys:
         raise UserError(f"the adapter at {place} has weights for layers that are not there: {found.unexpected_keys[0]}")
     denoiser.to(denoiser.device)
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """What an adapter says about itself. Raises UserError where that is no JSON object."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {one_line(error)}; save the adapter again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is not the configuration of an adapter; save the adapter again")
+    return found

@@ -45,6 +45,7 @@ class Schedule:
 
     `steps_of(n)` says which sampling step each of n scheduler calls belongs to. `sign` turns the prediction into one of
     the `PREDICTIONS`; where there is a rule `clean(x, out, level) -> x0`, that is used instead of them.
+    `uncalled` counts timesteps at the end of the scheduler's list that say where the run ends and are no call.
     """
 
     space: str
@@ -54,6 +55,7 @@ class Schedule:
     sign: float = 1.0
     steps_of: Callable[[int], tuple[int, ...]] = _one_call_each
     clean: Callable[[torch.Tensor, torch.Tensor, Level], torch.Tensor] | None = None
+    uncalled: int = 0
 
 
 def schedule_of(scheduler: Any, signals: tuple[str, ...]) -> Schedule:

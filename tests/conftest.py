@@ -103,3 +103,14 @@ def probed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("cube") / "tiny.zarr"
     probe(str(model), ["a dot"], [0, 1], 3, store)
     return store
+
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cube of the same two runs under two labels; do not change it."""
+    from spectra.probe import probe
+
+    store = tmp_path_factory.mktemp("mixed") / "mixed.zarr"
+    for label in ("one", "two"):
+        probe("gaussian:2x8x8", ["a dot"], [0, 1], 3, store, label=label)
+    return store

@@ -16,6 +16,7 @@ from spectra.analysis.comparison import Of, compare, log_energy_ratio
 from spectra.analysis.discretisation import discretisation
 from spectra.analysis.kernels import Array, between, crossing, first_lasting, log_snr
 from spectra.analysis.labels import (
+    band_coordinates,
     coherence,
     described,
     guided,
@@ -23,6 +24,9 @@ from spectra.analysis.labels import (
     prompts_of,
     relative,
     select,
+    select_runs,
+    settings_in_words,
+    settings_of,
     shares,
     summed,
 )
@@ -47,7 +51,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DECIDED", "HALF", "Estimate", "Interval", "Method", "Of", "cluster_means", "coherence", "compare",
     "discretisation", "emergence", "first_lasting", "interval", "log_energy_ratio", "mean_over_prompts", "method_used",
-    "paired_difference", "prompts_of", "reband", "relative", "resampled_means", "select", "shares", "slope",
+    "paired_difference", "prompts_of", "reband", "relative", "resampled_means", "select", "select_runs",
+    "settings_in_words", "settings_of", "shares", "slope",
 ]  # fmt: skip
 
 By = Literal["coherence", "energy"]
@@ -77,10 +82,15 @@ def emergence(
     by="energy"      the energy of x0 over that of the finished sample, as geometric mean over prompts, reaches a half;
                      only without guidance, which makes early energies overshoot
 
-    Variables over `band`: `step`, `low`, `high` and the `noise_level` at `step`; `crossing_noise_level` and
-    `crossing_log_snr`, where the mean crosses between two steps, each with `_low` and `_high`.  A band that is never
-    decided has step inf and levels NaN.  Intervals are those of the mean at each step, read where they cross
-    (Fieller's way), over prompts, or over runs where there is one prompt; a single run has none, that is 0 to inf.
+    Variables over `band`: `step`, `low`, `high` and the `noise_level` at `step`; `call`, `call_low`, `call_high`, the
+    same in calls of the scheduler, of which some solvers make several a step (places along the cube's `step`);
+    `crossing_noise_level` and `crossing_log_snr`, where the mean crosses between two calls, each with `_low` and
+    `_high`.  A band that is never decided has step and call inf and levels NaN.  Intervals are those of the mean at
+    each call, read where they cross (Fieller's way), over prompts, or over runs where there is one prompt; a single run
+    has none, that is 0 to inf.
+
+    Runs of several settings (adapter, guidance) are pooled; the attribute `settings` counts them, and `select_runs`
+    takes those of one.
 
     Raises UserError where the cube has no complete runs, no x0, or guidance where energy is asked for.
     """
@@ -96,9 +106,9 @@ def emergence(
     over, size = "prompts" if several else "runs of one prompt", len(set(labels))
     estimand = f"first step from which on the {MEANS[by]} over {over} is at least {level:g}"
     said = f"{method_used(size, method, n)} over {over} at each step, read where it crosses"
-    attrs = described(estimand, said, size, confidence, threshold=level, by=by)
-    coords = {name: c for name, c in cube.coords.items() if c.dims == ("band",)}
-    return xr.Dataset({name: ("band", value) for name, value in found.items()}, coords, attrs)
+    pooled = len(settings_of(cube))
+    attrs = described(estimand, said, size, confidence, threshold=level, by=by, settings=pooled)
+    return xr.Dataset({name: ("band", value) for name, value in found.items()}, band_coordinates(cube), attrs)
 
 
 def _decision(cube: xr.Dataset, by: By, threshold: float | None) -> tuple[Array, float]:
@@ -134,12 +144,14 @@ def _energy_decision(cube: xr.Dataset, level: float) -> Array:
 
 
 def _steps(cube: xr.Dataset, curves: Interval) -> dict[str, Array]:
-    """`step`, `low`, `high`: sampling steps, and the noise level at the first."""
-    first, low, high = (first_lasting(curve >= 0) for curve in (curves.value, curves.high, curves.low))
+    """`step`, `low`, `high` in sampling steps, the same in calls, and the noise level at the first."""
+    calls = [first_lasting(curve >= 0) for curve in (curves.value, curves.high, curves.low)]
     names = np.append(cube.step.values[:-1].astype(np.float64), np.inf)
     levels = np.append(cube.noise_level.values[:-1].astype(np.float64), np.nan)
-    entry = {k: np.minimum(v, len(names) - 1).astype(int) for k, v in (("step", first), ("low", low), ("high", high))}
-    return {name: names[place] for name, place in entry.items()} | {"noise_level": levels[entry["step"]]}
+    places = [np.minimum(call, len(names) - 1).astype(int) for call in calls]
+    results = dict(zip(("step", "low", "high"), (names[place] for place in places), strict=True))
+    results |= dict(zip(("call", "call_low", "call_high"), calls, strict=True))
+    return results | {"noise_level": levels[places[0]]}
 
 
 def _levels(cube: xr.Dataset, curves: Interval) -> dict[str, Array]:

@@ -7,16 +7,24 @@ cancels.  The estimand has a name, because the mean of log ratios is not the log
     of="means"    log(mean a / mean b) over prompts; linearised, `a_i / mean a - b_i / mean b`, which is skewed where
                   energies are; interval: hierarchical studentised bootstrap.  It promises 95 % and covers 88 to 92
                   where energies of prompts differ by more than a factor of two or three: there, ask for ratios
+
+Cubes hold float32, so two energies that are equal may be recorded as a few units in the last place apart, and on
+another device consistently so.  A log ratio has this `resolution` (4.8e-7, an attribute of the results): intervals are
+wider by it at both ends, and p values are against a difference that is no larger.  It is the rounding of energies once
+they are known.  Predictions at either end of the sampler are small differences of large numbers, whose rounding can be
+much larger, and what counts as a difference in practice is for the reader to say.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from spectra.analysis.labels import described, prompts_of, summed
+from spectra.analysis.labels import described, prompts_of, settings_in_words, settings_of, summed
 from spectra.analysis.statistics import (
     Array,
     Method,
@@ -34,16 +42,19 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Of = Literal["ratios", "means"]
+Values = NDArray[np.floating[Any]]
 KEYS = ("prompt", "seed", "draw")
 SHARED = ("bank", "grid")
 LEVELS = ("timestep", "noise_level", "signal_level")
+ROUNDING = 4  # units in the last place: the energies of two devices, which add up squares in another order
 
 
 class _Logs(NamedTuple):
-    """Contributions (run, ...) whose mean over prompts, plus `offset`, is the estimand."""
+    """Contributions (run, ...) whose mean over prompts, plus `offset`, is the estimand, known to `resolution`."""
 
     parts: Array
     offset: Array
+    resolution: float
     words: str
 
 
@@ -60,24 +71,20 @@ def log_energy_ratio(
     """Log ratio of band energies, a over b, with intervals: variables value, low, high over the dims besides `run`.
 
     `a` and `b` are energies (run, ..., band) of the same prompts and seeds, in any order; channels and frames are
-    summed.  The estimands of `of` and their default methods are those of this module.
+    summed.  The estimands of `of` and their default methods are those of this module, as is `resolution`.
 
-    Raises UserError where runs cannot be paired.
+    Raises UserError where runs cannot be paired, or an energy is not above zero.
     """
-    import xarray as xr
-
-    a, b = summed(a), _matched(summed(b), summed(a))
-    p, q = (x.transpose("run", ...).values.astype(np.float64) for x in (a, b))
-    if not (np.isfinite(p) & np.isfinite(q) & (p > 0) & (q > 0)).all():
+    a, b = (x.transpose("run", ...) for x in (summed(a), _matched(summed(b), summed(a))))
+    if not all((np.isfinite(x.values) & (x.values > 0)).all() for x in (a, b)):
         raise UserError("a log ratio needs energies above zero: leave out empty bands and steps without the signal")
-    prompts = prompts_of(a)
-    logs, method = _logs(p, q, prompts, of), _default(method, of)
-    three = mean_interval(logs.parts, prompts, confidence, method, n, seed)
-    dims = a.transpose("run", ...).dims[1:]
-    data = {name: (dims, logs.offset + part) for name, part in three._asdict().items()}
-    clusters = len(set(prompts))
-    attrs = described(f"{logs.words} over prompts", method_used(clusters, method, n, "paired "), clusters, confidence)
-    return xr.Dataset(data, {name: c for name, c in a.coords.items() if "run" not in c.dims}, attrs)
+    prompts, method = prompts_of(a), _default(method, of)
+    logs, clusters = _logs(a.values, b.values, prompts, of), len(set(prompts))
+    value, low, high = mean_interval(logs.parts, prompts, confidence, method, n, seed)
+    ends = {"value": value, "low": low - logs.resolution, "high": high + logs.resolution}
+    used = method_used(clusters, method, n, "paired ")
+    attrs = described(f"{logs.words} over prompts", used, clusters, confidence, resolution=logs.resolution)
+    return _labelled({name: logs.offset + part for name, part in ends.items()}, a, attrs)
 
 
 def compare(
@@ -90,9 +97,10 @@ def compare(
     n: int = 2000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Log ratio of the energies of `cube` over those of `other`, (step, signal, band), over the runs that both have.
+    """Log ratio of the energies of `cube` (A) over those of `other` (B), (step, signal, band), over runs of both.
 
-    value, low, high          the estimand that the attributes name, and its interval, each cell by itself
+    value, low, high          the estimand that the attributes name, and its interval, each cell by itself; differences
+                              below the attribute `resolution` cannot be told from rounding, and count as none
     low_all, high_all         intervals that hold for all cells together, with the same confidence (max t; with 8
                               prompts and hundreds of cells, where 95 % is asked for, 90 to 93 are covered)
     p_value, p_adjusted       against no difference (Student's t); adjusted for the number of cells (Benjamini-Hochberg)
@@ -102,34 +110,46 @@ def compare(
 
     Raises UserError where the cubes were not recorded alike, or have no run in common.
     """
+    _refuse_different(cube, other)
+    a, b, counted = _paired(cube, other)
+    prompts, method = prompts_of(a), _default(method, of)
+    logs, clusters = _logs(a.values, b.values, prompts, of), len(set(prompts))
+    results = _with_all(logs, prompts, confidence, method, n, seed)
+    words, used = f"{logs.words} over prompts, A over B", method_used(clusters, method, n, "paired ")
+    attrs = described(words, used, clusters, confidence, resolution=logs.resolution, **counted)
+    return _labelled(results, a, attrs)
+
+
+def _labelled(parts: dict[str, Array], energy: xr.DataArray, attrs: dict[str, Any]) -> xr.Dataset:
+    """Arrays over the dims of `energy` (run, ...) besides `run`, with its labels."""
     import xarray as xr
 
-    _refuse_different(cube, other)
+    coords = {name: c for name, c in energy.coords.items() if "run" not in c.dims}
+    return xr.Dataset({name: (energy.dims[1:], part) for name, part in parts.items()}, coords, attrs)
+
+
+def _paired(cube: xr.Dataset, other: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray, dict[str, int]]:
+    """Energies (run, step, signal, band) of the runs and signals that both have, in one order, and how many runs."""
     mine, theirs = _keys(cube, "this cube"), _keys(other, "the other cube")
     both = [key for key in mine if key in theirs]
     if not both:
         raise UserError("these cubes have no run in common: record both with the same prompts and seeds")
     names = [str(s) for s in cube.signal.values if s in other.signal.values]
     a, b = (_energies(c, names, [k[key] for key in both]) for c, k in ((cube, mine), (other, theirs)))
-    dims, prompts, method = a.dims[1:], prompts_of(a), _default(method, of)
-    logs = _logs(a.values.astype(np.float64), b.values.astype(np.float64), prompts, of)
-    results = _with_all(logs, prompts, confidence, method, n, seed)
-    counted = {"paired": len(both), "unpaired_here": len(mine) - len(both), "unpaired_there": len(theirs) - len(both)}
-    words = f"{logs.words} over prompts, this cube over the other"
-    clusters = len(set(prompts))
-    attrs = described(words, method_used(clusters, method, n, "paired "), clusters, confidence, **counted)
-    coords = {name: c for name, c in a.coords.items() if "run" not in c.dims}
-    return xr.Dataset({name: (dims, part) for name, part in results.items()}, coords, attrs)
+    left = {"unpaired_here": len(mine) - len(both), "unpaired_there": len(theirs) - len(both)}
+    return a, b, {"paired": len(both), **left}
 
 
-def _logs(p: Array, q: Array, prompts: list[str], of: Of) -> _Logs:
-    """Energies (run, ...) of both sides -> what is averaged; NaN where any run has none."""
+def _logs(a: Values, b: Values, prompts: list[str], of: Of) -> _Logs:
+    """Energies (run, ...) of both sides as recorded -> what is averaged; NaN where any run has none."""
+    resolution = ROUNDING * max(float(np.finfo(x.dtype).eps) for x in (a, b))
+    p, q = a.astype(np.float64), b.astype(np.float64)
     there = (np.isfinite(p) & np.isfinite(q) & (p > 0) & (q > 0)).all(0)
     p, q = np.where(there, p, np.nan), np.where(there, q, np.nan)
     if of == "ratios":
-        return _Logs(np.log(p) - np.log(q), np.zeros(p.shape[1:]), "mean log ratio of energies")
+        return _Logs(np.log(p) - np.log(q), np.zeros(p.shape[1:]), resolution, "mean log ratio of energies")
     ma, mb = (cluster_means(x, prompts).mean(0) for x in (p, q))
-    return _Logs(p / ma - q / mb, np.log(ma / mb), "log ratio of mean energies")
+    return _Logs(p / ma - q / mb, np.log(ma / mb), resolution, "log ratio of mean energies")
 
 
 def _default(method: Method, of: Of) -> Method:
@@ -145,12 +165,13 @@ def _with_all(
     """Intervals of each cell and of all together, and p values, each (...)."""
     value, low, high = mean_interval(logs.parts, prompts, confidence, method, n, seed)
     means = cluster_means(logs.parts, prompts)
-    p = p_values(means + logs.offset)
+    p = p_values(means + logs.offset, logs.resolution)
     reach = np.full_like(value, np.inf)
     if len(means) > 1:
         flat = means.reshape(len(means), -1)
         cells = flat[:, np.isfinite(flat).all(0)]
         reach = simultaneous(cells, confidence, n, seed) * standard_error(means)
+    reach, low, high = reach + logs.resolution, low - logs.resolution, high + logs.resolution
     found = {"value": value, "low": low, "high": high, "low_all": value - reach, "high_all": value + reach}
     shifted = {name: logs.offset + part for name, part in found.items()}
     return shifted | {"p_value": p, "p_adjusted": false_discovery(p)}
@@ -169,11 +190,24 @@ def _keys(cube: xr.Dataset, which: str) -> dict[tuple[Any, ...], int]:
     keys = list(zip(*(cube[name].values.tolist() for name in names), strict=True))
     place = {key: i for i, key in enumerate(keys)}
     if len(place) < len(keys):
-        again = dict(zip(names, next(key for key in keys if keys.count(key) > 1), strict=True))
-        raise UserError(f"{which} has several runs of {again}: select those of one adapter and guidance scale first")
+        _refuse_repeated(cube, which, names, keys)
     if any(seed < 0 for seed in cube.seed.values):
         raise UserError(f"{which} has runs whose seed is not known, which cannot be paired: give generators with seeds")
     return place
+
+
+def _refuse_repeated(cube: xr.Dataset, which: str, names: list[str], keys: list[tuple[Any, ...]]) -> None:
+    """UserError that says why the first repeated key is there more than once: other settings, or recorded again."""
+    key = next(key for key, times in Counter(keys).items() if times > 1)
+    rows = [i for i, other in enumerate(keys) if other == key]
+    found, again = settings_of(cube.isel(run=rows)), dict(zip(names, key, strict=True))
+    if len(found) == len(rows):
+        words = "; ".join(settings_in_words(found))
+        raise UserError(f"{which} has several runs of {again}, of the settings {words}: select those of one first")
+    raise UserError(
+        f"{which} has the run {again} more than once under one setting: it was recorded again, so leave out all but "
+        "one of them, or record into a new cube"
+    )
 
 
 def _refuse_different(cube: xr.Dataset, other: xr.Dataset) -> None:

@@ -14,8 +14,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from spectra.analysis.kernels import Array, Sampler, ancestral_path, band_sums, data_power, exploding, final_power, on_modes
-from spectra.analysis.labels import bank_of, fields_of, grid_of, guided, prompts_of, select, summed
+from spectra.analysis.kernels import (
+    Array,
+    Sampler,
+    ancestral_path,
+    band_sums,
+    data_power,
+    exploding,
+    final_power,
+    on_modes,
+)
+from spectra.analysis.labels import (
+    band_coordinates,
+    bank_of,
+    fields_of,
+    grid_of,
+    guided,
+    prompts_of,
+    select,
+    settings_of,
+    summed,
+)
 from spectra.analysis.statistics import cluster_means
 from spectra.bands import FilterBank
 from spectra.errors import UserError
@@ -42,6 +61,9 @@ def discretisation(cube: xr.Dataset) -> xr.Dataset:
     power per mode, inverted through the sampler.  Where part of the energy is the same in every sample (a mean), less
     of it is lost than this says.
 
+    Runs of several settings (adapter, guidance) are pooled; the attribute `settings` counts them, and `select_runs` of
+    `spectra.analysis.labels` takes those of one.
+
     It holds for the samplers of `spectra.solvers` (Euler, DDIM, Heun, DPM-Solver++ 2M, UniPC) from pure noise and
     without noise added on the way, and for DDPM and the ancestral Euler.  Raises UserError for others, and where the
     cube has no complete run.
@@ -51,13 +73,13 @@ def discretisation(cube: xr.Dataset) -> xr.Dataset:
     sampler, V = _sampler(cube), _final_power(cube)
     S = data_power(V, sampler)
     kept, measured = _kept(final_power(S, sampler), S, bank_of(cube), grid_of(cube)), _measured(cube)
-    coords = {name: c for name, c in cube.coords.items() if c.dims == ("band",)}
     values = {"kept": kept, "measured": measured, "data": measured / kept}
     estimand = "final energy over the data's, for a perfect model of Gaussian data with this spectrum"
     assumed = f"{ASSUMED}; guidance, which these runs had, is left out" if guided(cube) else ASSUMED
     steps = len(np.unique(cube.step.values[:-1]))
-    attrs = {"estimand": estimand, "assumed": assumed, "scheduler": _scheduler(cube)["class"], "steps": steps}
-    return xr.Dataset({name: ("band", value) for name, value in values.items()}, coords, attrs)
+    facts = {"scheduler": _scheduler(cube)["class"], "steps": steps, "settings": len(settings_of(cube))}
+    attrs = {"estimand": estimand, "assumed": assumed, **facts}
+    return xr.Dataset({name: ("band", value) for name, value in values.items()}, band_coordinates(cube), attrs)
 
 
 def _kept(final: Array, data: Array, bank: FilterBank, grid: tuple[int, int]) -> Array:

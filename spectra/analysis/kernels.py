@@ -16,6 +16,7 @@ from spectra.radial import radial_bin, radial_modes, radius
 
 Array = NDArray[np.float64]
 Sampler = Callable[[GaussianField], Path]
+"""What makes the states of a sampler of a field, at levels and from a noise that it knows."""
 
 POWERS = 4000  # points at which the oracle's final power is tabulated
 REACH = 4.0  # decades that the table goes beyond the powers that were measured

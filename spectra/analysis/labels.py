@@ -6,6 +6,8 @@ Nothing here reads a cube that is larger than memory: results are lazy where the
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,11 @@ from spectra.schema import GUIDED
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+SETTING = ("adapter", "guidance_scale", "guidance_rule", "adapter_detail")
+"""Labels of a run that say how it was made, besides its prompt and seed."""
+MOST = 6  # values that a sentence lists
 
 
 def select(cube: xr.Dataset, signal: str) -> xr.Dataset:
@@ -34,6 +41,70 @@ def select(cube: xr.Dataset, signal: str) -> xr.Dataset:
     if all(why):
         raise UserError(f"no run of this cube has the signal {signal!r}: {why[0]}")
     return one.isel(run=[i for i, reason in enumerate(why) if not reason])
+
+
+def settings_of(cube: xr.Dataset) -> list[dict[str, Any]]:
+    """The distinct settings of the runs, in order of appearance: what each has of `SETTING`.
+
+    Runs of several settings answer different questions, and a mean over them answers none.
+    """
+    names = [name for name in SETTING if name in cube.coords]
+    rows = zip(*(cube[name].values.tolist() for name in names), strict=True)
+    found = {repr(row): row for row in rows}  # text: NaN, where there is no scale, is not itself
+    return [dict(zip(names, row, strict=True)) for row in found.values()]
+
+
+def settings_in_words(settings: list[dict[str, Any]]) -> list[str]:
+    """Each setting by what it takes to tell it from the others, as `select_runs` understands it."""
+    names: list[str] = []
+    for name in settings[0] if settings else ():
+        if _distinct(settings, [*names, name]) > _distinct(settings, names):
+            names.append(name)
+    return [" ".join(f"{name}={_brief(name, one[name])}" for name in names) for one in settings]
+
+
+def _distinct(settings: list[dict[str, Any]], names: list[str]) -> int:
+    return len({repr([one[name] for name in names]) for one in settings})
+
+
+def _brief(name: str, value: Any) -> str:
+    if name == "adapter_detail" and (hashes := re.findall(r'"hash": "(\w{8})', value)):
+        return str(hashes[0])
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def select_runs(cube: xr.Dataset, **wanted: str | float) -> xr.Dataset:
+    """The runs with these labels, such as `adapter="fera"`, `guidance_scale=3` or `prompt="a dot"`.
+
+    Numbers may be given as text. `adapter=""` means none; of `adapter_detail` any part will do, such as the beginning
+    of a hash. Raises UserError for a label that runs do not have, and where no run has the value.
+    """
+    labels = [str(name) for name, c in cube.coords.items() if c.dims == ("run",)]
+    for name, value in wanted.items():
+        if name not in labels:
+            raise UserError(f"runs have no label {name!r}: choose by {', '.join(labels)}")
+        chosen = _equal(name, cube[name].values, value)
+        if not chosen.any():
+            there = dict.fromkeys(_brief(name, one) or "(none)" for one in cube[name].values.tolist())
+            raise UserError(f"no run has {name}={value}: this cube has {_some(list(there))}")
+        cube = cube.isel(run=np.flatnonzero(chosen))
+    return cube
+
+
+def _equal(name: str, values: Any, value: str | float) -> Any:
+    """Which of `values` are `value`, (run,)."""
+    if values.dtype.kind not in "iuf":
+        inside = name == "adapter_detail" and str(value) != ""
+        return np.array([str(value) in one if inside else str(value) == one for one in values.tolist()], bool)
+    try:
+        number = float(value)
+    except ValueError:
+        raise UserError(f"{name} is a number, not {value!r}") from None
+    return np.isclose(values.astype(np.float64), number, rtol=1e-9, atol=0, equal_nan=True)
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:MOST]) + (f" and {len(words) - MOST} more" if len(words) > MOST else "")
 
 
 def prompts_of(data: xr.Dataset | xr.DataArray) -> list[str]:
@@ -56,6 +127,11 @@ def grid_of(cube: xr.Dataset) -> tuple[int, int]:
 def fields_of(cube: xr.Dataset) -> int:
     """How many fields (channels times frames) the spectrum adds up."""
     return int(cube.sizes["channel"] * cube.sizes.get("frame", 1))
+
+
+def band_coordinates(cube: xr.Dataset) -> dict[Hashable, xr.DataArray]:
+    """The coordinates of the bands: their scales and frequencies."""
+    return {name: c for name, c in cube.coords.items() if c.dims == ("band",)}
 
 
 def summed(energy: xr.DataArray) -> xr.DataArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LOWEST = 2.0  # radial bins: below, a bin is too wide for a power law to be straight in it
 HIGHEST = 0.5  # cycles per latent pixel: above, only the corners of the grid have modes
+FIT = ("alpha", "low", "high")
+CHECK = ("alpha_bands", "alpha_bands_low", "alpha_bands_high")
 
 
 def slope(
@@ -46,22 +48,19 @@ def slope(
     one = cube if signal is None else select(cube, signal)
     if not one.sizes["run"]:
         raise UserError("this cube has no complete run to average")
-    bins, grid = one.sizes["radius"], grid_of(one)
-    low, high = fit_range or (LOWEST * 2 * float(one.radius[0]), HIGHEST)
-    _refuse_short(int(fitted_bins(bins, grid, low, high).sum()), low, high)
-    alpha = exponents(_power(one), slope_weights(bins, grid, low, high))
-    energy = summed(one.energy).transpose("run", ..., "band")
-    pairs = band_exponents(energy.values.astype(np.float64), bank_of(one), grid)
-    dims, labels = energy.dims[1:-1], prompts_of(one)
-    fits, checks = (mean_interval(v, labels, confidence, method, n, seed) for v in (alpha, pairs))
-    data = {name: (dims, v) for name, v in zip(("alpha", "low", "high"), fits, strict=True)}
-    names = ("alpha_bands", "alpha_bands_low", "alpha_bands_high")
-    data |= {name: ((*dims, "pair_of_bands"), v) for name, v in zip(names, checks, strict=True)}
+    span, energy = _fit_range(one, fit_range), summed(one.energy).transpose("run", ..., "band")
+    alpha = exponents(_power(one), slope_weights(one.sizes["radius"], grid_of(one), *span))
+    pairs = band_exponents(energy.values.astype(np.float64), bank_of(one), grid_of(one))
+    labels = prompts_of(one)
+    data: dict[str, Any] = {}
+    for names, values, more in ((FIT, alpha, ()), (CHECK, pairs, ("pair_of_bands",))):
+        three = mean_interval(values, labels, confidence, method, n, seed)
+        data |= {name: ((*energy.dims[1:-1], *more), part) for name, part in zip(names, three, strict=True)}
     coords = {name: c for name, c in one.coords.items() if set(c.dims) <= {"step", "signal"}}
     coords["pair_of_bands"] = np.array([f"{b}-{b + 1}" for b in range(1, pairs.shape[-1] + 1)], object)
     size = len(set(labels))
     words = "mean over prompts of the exponent alpha of power per mode ~ frequency^-alpha"
-    attrs = described(words, method_used(size, method, n), size, confidence, fit_range=[low, high])
+    attrs = described(words, method_used(size, method, n), size, confidence, fit_range=list(span))
     return xr.Dataset(data, coords, attrs)
 
 
@@ -71,28 +70,32 @@ def reband(cube: xr.Dataset, bank: FilterBank) -> xr.Dataset:
     Variables energy, low, high (run, step, signal, band), channels and frames summed.  `low` and `high` are bounds that
     hold whatever the latents were: within a radial bin, energy may sit on the modes that a band weighs least or most.
     `energy` takes it as spread evenly.  More radial bins and smoother bands give closer bounds.
+
+    Raises UserError where the dataset does not say its grid.
     """
-    import xarray as xr
-
-    from spectra.reband import reband as bounds
-
-    spectrum = cube.spectrum.transpose("run", ..., "radius")
-    grid, radius = grid_of(cube), cube.radius.values.astype(np.float64)
-    parts = xr.apply_ufunc(
-        lambda values: bounds(values.astype(np.float64), radius, grid, bank),
-        spectrum,
-        input_core_dims=[["radius"]],
-        output_core_dims=[["band"]] * 3,
-        dask="parallelized",
-        output_dtypes=[np.float64] * 3,
-        dask_gufunc_kwargs={"output_sizes": {"band": bank.bands}},
-    )
-    found = xr.Dataset(dict(zip(("energy", "low", "high"), parts, strict=True)))
+    found = _rebanded(cube, bank)
     bands = {name: ("band", np.array(getattr(bank, name))) for name in ("scale_low", "scale_high", "frequency")}
     kept = {name: value for name, value in cube.attrs.items() if name != "bank"}
     estimand = "energy of a band, channels and frames summed, with the bounds that the radial spectrum allows"
     attrs = {**kept, "bank": json.dumps(bank.to_dict()), "fields": fields_of(cube), "estimand": estimand}
     return found.assign_coords({"band": np.arange(bank.bands), **bands}).assign_attrs(attrs)
+
+
+def _rebanded(cube: xr.Dataset, bank: FilterBank) -> xr.Dataset:
+    """`energy`, `low` and `high` (run, step, signal, band), without labels of the bands; lazy where the cube is."""
+    import xarray as xr
+
+    from spectra.reband import reband as bounds
+
+    grid, radius = grid_of(cube), cube.radius.values.astype(np.float64)
+    parts = xr.apply_ufunc(
+        lambda values: bounds(values.astype(np.float64), radius, grid, bank),
+        cube.spectrum.transpose("run", ..., "radius"),
+        input_core_dims=[["radius"]], output_core_dims=[["band"]] * 3,
+        dask="parallelized", output_dtypes=[np.float64] * 3,
+        dask_gufunc_kwargs={"output_sizes": {"band": bank.bands}},
+    )  # fmt: skip
+    return xr.Dataset(dict(zip(("energy", "low", "high"), parts, strict=True)))
 
 
 def _power(cube: xr.Dataset) -> Array:
@@ -102,9 +105,13 @@ def _power(cube: xr.Dataset) -> Array:
     return np.asarray(spectrum / modes / fields_of(cube))
 
 
-def _refuse_short(bins: int, low: float, high: float) -> None:
+def _fit_range(cube: xr.Dataset, given: tuple[float, float] | None) -> tuple[float, float]:
+    """Frequencies between which to fit; UserError with fewer than three bins between them."""
+    low, high = given or (LOWEST * 2 * float(cube.radius[0]), HIGHEST)
+    bins = int(fitted_bins(cube.sizes["radius"], grid_of(cube), low, high).sum())
     if bins < 3:
         raise UserError(
             f"a slope needs 3 radial bins with modes, and {bins} of this cube are between {low:.3g} and {high:.3g} "
             "cycles per latent pixel: give a wider fit_range, or record with more radial bins"
         )
+    return low, high

@@ -233,13 +233,16 @@ def simultaneous(means: Array, confidence: float, n: int = 2000, seed: int = 0) 
     return float(np.quantile(largest, confidence))
 
 
-def p_values(means: Array) -> Array:
-    """Two-sided p of Student's t against a mean of 0, (clusters, ...) -> (...); NaN where there is no answer."""
+def p_values(means: Array, tolerance: float = 0.0) -> Array:
+    """Two-sided p of Student's t against a mean of 0, (clusters, ...) -> (...); NaN where there is no answer.
+
+    A mean that is no larger than `tolerance` is no difference, and of a larger one the excess is tested.
+    """
     from scipy.special import stdtr
 
     if len(means) == 1:
         return np.full(means.shape[1:], np.nan)
-    t = _ratio(np.abs(means.mean(0)), standard_error(means))
+    t = _ratio(np.maximum(np.abs(means.mean(0)) - tolerance, 0), standard_error(means))
     return np.asarray(2 * stdtr(len(means) - 1, -t))
 
 

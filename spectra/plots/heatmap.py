@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spectra.plots.style import LEFT, MUTED, STYLE, Array, band_labels, steps_axis, text
+from spectra.plots.style import STYLE, Array, band_labels, headline, steps_axis, text
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-HATCH = "#8a8a8a"
-COLOURS = "RdBu_r"  # blue: less, red: more; the signs stay apart for every common kind of colour blindness
+HATCH = "#303030"
+LEAST, USUAL, FAR = 0.005, 0.98, 2.5  # a scale's least reach; the quantile that it is clipped to; from which factor on
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+PANEL, BETWEEN, ABOVE, BELOW = 0.28, 0.72, 1.05, 0.95  # inches: a band's row; between, above and below the maps
 
 
 def heatmap(compared: xr.Dataset, title: str = "", about: str = "") -> Figure:
     """A band by step map for each signal of `spectra.analysis.compare`: log ratios (signal, step, band).
 
-    Cells whose interval, which holds for all cells together, includes no difference are hatched, so that colour alone
+    Each signal has a scale of its own; where a few cells are far beyond all others, it ends before them, and they carry
+    a dot.  Cells whose interval, which holds for all cells together, includes no difference are hatched, so that colour alone
     never says that something differs.
     """
     from matplotlib import rc_context
@@ -29,33 +34,53 @@ def heatmap(compared: xr.Dataset, title: str = "", about: str = "") -> Figure:
 
     signals = [str(name) for name in np.atleast_1d(compared.signal.values)]
     with rc_context(STYLE | {"hatch.linewidth": 0.5}):
-        each = 0.8 + 0.3 * compared.sizes["band"]
-        height = 1.55 + each * len(signals)
+        panel = PANEL * max(compared.sizes["band"], 2)
+        height = ABOVE + BELOW + panel * len(signals) + BETWEEN * (len(signals) - 1)
         figure = Figure(figsize=(8.2, height), dpi=150)
-        sides = {"left": 0.12, "right": 0.97, "bottom": 1.1 / height, "top": 1 - 0.85 / height}
-        grid = figure.add_gridspec(len(signals), 1, hspace=0.55, **sides)
-        text(figure, LEFT, 1 - 0.13 / height, title or "How the bands differ", fontsize=13, fontweight="bold", va="top")
-        text(figure, LEFT, 1 - 0.42 / height, about, fontsize=8.5, color=MUTED, va="top")
+        sides = {"left": 0.12, "right": 0.85, "bottom": BELOW / height, "top": 1 - ABOVE / height}
+        grid = figure.add_gridspec(len(signals), 1, hspace=BETWEEN / panel, **sides)
+        headline(figure, title or "How the bands differ", about)
         values = [compared.sel(signal=name) if "signal" in compared.dims else compared for name in signals]
-        reach = _reach(np.concatenate([part.value.values.ravel() for part in values]))
+        beyond = False
         for i, (name, part) in enumerate(zip(signals, values, strict=True)):
-            _map(figure.add_subplot(grid[i]), part, name, reach, last=i == len(signals) - 1)
-        _key(figure, reach, 0.34 / height, 0.1 / height)
+            beyond |= _map(figure.add_subplot(grid[i]), part, name, last=i == len(signals) - 1)
+        _key(figure, beyond, 0.2 / height)
     return figure
 
 
+def _colours() -> Colormap:
+    """Blue: less, red: more; the signs stay apart for every common kind of colour blindness.
+
+    Without the darkest tones, on which hatching could not be seen.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["RdBu_r"](np.linspace(0.1, 0.9, 257)))
+
+
 def _reach(values: Array) -> float:
-    """Half the range of the colours: the largest difference, at least half a per cent."""
+    """Half the range of the colours: the largest difference, or the 98 % quantile where few cells are far beyond it.
+
+    At least half a per cent.
+    """
     found = np.abs(values[np.isfinite(values)])
-    return max(float(found.max()) if found.size else 0.0, 0.005)
+    if not found.size:
+        return LEAST
+    most, usual = float(found.max()), float(np.quantile(found, USUAL, method="lower"))
+    return max(usual if most > FAR * usual > 0 else most, LEAST)
 
 
-def _map(ax: Axes, part: xr.Dataset, name: str, reach: float, last: bool) -> None:
+def _map(ax: Axes, part: xr.Dataset, name: str, last: bool) -> bool:
+    """Draw one signal with its scale; True where some of its cells are beyond it."""
     value, low, high = (part[key].transpose("band", "step").values for key in ("value", "low_all", "high_all"))
-    bands, steps = value.shape
+    (bands, steps), reach = value.shape, _reach(value)
+    beyond = np.argwhere(np.abs(np.nan_to_num(value)) > reach * (1 + 1e-9))
     edges = (np.arange(steps + 1) - 0.5, np.arange(bands + 1) - 0.5)
-    ax.pcolormesh(*edges, value, cmap=COLOURS, vmin=-reach, vmax=reach)
+    ax.pcolormesh(*edges, value, cmap=_colours(), vmin=-reach, vmax=reach)
     _hatch(ax, np.argwhere(np.isfinite(value) & (low <= 0) & (high >= 0)))
+    ax.plot(*beyond.T[::-1], ".", color=HATCH, markersize=4, linestyle="none")
+    _scale(ax, reach, bool(len(beyond)))
     ax.set_title(name)
     ax.set_yticks(range(bands), band_labels(part))
     ax.tick_params(left=False)
@@ -63,6 +88,7 @@ def _map(ax: Axes, part: xr.Dataset, name: str, reach: float, last: bool) -> Non
     ax.set_xlim(-0.5, steps - 0.5)
     if not last:
         ax.set_xlabel("")
+    return bool(len(beyond))
 
 
 def _hatch(ax: Axes, cells: NDArray[np.intp]) -> None:
@@ -74,22 +100,35 @@ def _hatch(ax: Axes, cells: NDArray[np.intp]) -> None:
     ax.add_collection(PolyCollection(list(squares), facecolors="none", edgecolors=HATCH, hatch="////", linewidths=0))
 
 
-def _key(figure: Figure, reach: float, bottom: float, height: float) -> None:
-    """The colours as ratios in per cent, and what hatching means."""
-    from matplotlib import colormaps
+def _scale(ax: Axes, reach: float, beyond: bool) -> None:
+    """The colours right of a map, with the ratios at their ends; "from" says that some cells are beyond them."""
     from matplotlib.colors import Normalize
 
-    ax = figure.add_axes((0.12, bottom, 0.4, height))
+    bar = ax.inset_axes((1.02, 0.0, 0.018, 1.0))
     ends = np.linspace(-reach, reach, 129)
-    ax.pcolormesh(ends, [0, 1], ends[None, :-1], cmap=colormaps[COLOURS], norm=Normalize(-reach, reach))
-    ticks = [-reach, 0.0, reach]
-    ax.set_xticks(ticks, ["equal" if t == 0 else f"{100 * np.expm1(t):+.2g} %" for t in ticks])
-    ax.set_yticks([])
-    text(
-        figure,
-        0.56,
-        bottom + height / 2,
-        "hatched: no difference shown (95 %, all cells together)",
-        va="center",
-        fontsize=8.5,
-    )
+    bar.pcolormesh([0, 1], ends, ends[:-1, None], cmap=_colours(), norm=Normalize(-reach, reach))
+    prefix = "from " if beyond else ""
+    bar.set_yticks([-reach, 0.0, reach], [prefix + ratio(-reach), "equal", prefix + ratio(reach)])
+    bar.tick_params(right=True, labelright=True, left=False, labelleft=False)
+    bar.set_xticks([])
+
+
+def _key(figure: Figure, beyond: bool, bottom: float) -> None:
+    """What hatching and dots mean."""
+    words = "hatched: no difference shown (95 %, all cells together)" + "; dot: beyond the ends of its scale" * beyond
+    text(figure, 0.12, bottom, words, va="center", fontsize=8.5)
+
+
+def ratio(log: float) -> str:
+    """A log ratio in words: per cent up to a factor of 2, then the factor to two digits."""
+    if abs(log) < math.log(2) - 1e-9:
+        return f"{100 * math.expm1(log):+.2g} %"
+    power = math.floor(abs(log) / math.log(10))
+    sign, exact = "×" if log > 0 else "÷", math.exp(min(abs(log), 700.0))
+    if power < 5:
+        return (
+            f"{sign}{exact:.0f}"
+            if exact < 10 and abs(exact - round(exact)) < 0.05
+            else f"{sign}{float(f'{exact:.2g}'):g}"
+        )
+    return f"{sign}10" + str(power).translate(SUPERSCRIPT)

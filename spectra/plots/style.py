@@ -81,9 +81,13 @@ def _range(low: float, high: float) -> str:
     return f"{narrow}–{wide} px" if high else f"< {wide} px"
 
 
-def apart(positions: Array, gap: float) -> Array:
-    """Ascending or descending positions, moved as little as is simple until neighbours are `gap` apart."""
-    order = np.argsort(positions, kind="stable")
+def apart(positions: Array, gap: float, low: float = -math.inf, high: float = math.inf) -> Array:
+    """Positions in their order, moved as little as is simple until neighbours are `gap` apart, from `low` to `high`.
+
+    Where there is not room for so many, they are spread evenly.
+    """
+    order, n = np.argsort(positions, kind="stable"), len(positions)
+    gap = min(gap, (high - low) / max(n - 1, 1))
     y = np.asarray(positions, np.float64)[order]
     for _ in range(50):
         short = np.maximum(gap - np.diff(y), 0) / 2
@@ -91,7 +95,11 @@ def apart(positions: Array, gap: float) -> Array:
             break
         y[:-1] -= short
         y[1:] += short
-    return y[np.argsort(order, kind="stable")]
+    for i in range(n):
+        y[i] = max(y[i], y[i - 1] + gap if i else low)
+    for i in reversed(range(n)):
+        y[i] = min(y[i], y[i + 1] - gap if i < n - 1 else high)
+    return np.asarray(y[np.argsort(order, kind="stable")])
 
 
 def say(ax: Axes, words: str) -> None:
@@ -103,6 +111,13 @@ def say(ax: Axes, words: str) -> None:
 def text(on: Axes | Figure, x: float, y: float, words: str, **style: object) -> None:
     """Text taken literally: a `$` in a name is a dollar sign."""
     on.text(x, y, words, parse_math=False, **style)  # type: ignore[arg-type]
+
+
+def headline(figure: Figure, title: str, about: str) -> None:
+    """The title of a page and a line about it, at the same distances in inches on all pages."""
+    height = float(figure.get_figheight())
+    text(figure, LEFT, 1 - 0.18 / height, title, fontsize=14, fontweight="bold", va="top")
+    text(figure, LEFT, 1 - 0.5 / height, about, fontsize=9, color=MUTED, va="top")
 
 
 def beside(ax: Axes, y: float, words: str, colour: Colour) -> None:
@@ -117,19 +132,29 @@ def plain(name: str, longest: int = 60) -> str:
     return line if len(line) <= longest else "…" + line[1 - longest :]
 
 
+def of_data(cube: xr.Dataset) -> bool:
+    """True for a cube of data under noise: nothing was sampled, its runs are pictures and its steps noise levels."""
+    return cube.attrs.get("sampler") == "forward"
+
+
 def steps_axis(ax: Axes, cube: xr.Dataset, last: int) -> None:
-    """Ticks up to a last step that say the step and the noise level there."""
+    """Ticks up to a last step that say the step and the noise level there; of data, the noise level alone."""
     every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, last) if last / n <= 7)
     at = np.arange(0, last + 1, max(every, 1))
     ax.set_xlim(0, max(last, 1))
-    ax.set_xticks(at, [f"{cube.step.values[i]}\n{cube.noise_level.values[i]:.2g}" for i in at])
+    levels = [short(float(cube.noise_level.values[i])) for i in at]
+    if of_data(cube):
+        ax.set_xticks(at, levels)
+        ax.set_xlabel("noise level", labelpad=3)
+        return
+    ax.set_xticks(at, [f"{cube.step.values[i]}\n{level}" for i, level in zip(at, levels, strict=True)])
     ax.set_xlabel("step, noise level below", labelpad=3)
 
 
-def places(cube: xr.Dataset, steps: Array) -> Array:
-    """Where steps are along the axis: their first call, for solvers that make several; inf stays inf."""
-    found = np.searchsorted(cube.step.values, np.minimum(steps, 2.0**31)).astype(np.float64)
-    return np.where(np.isfinite(steps), found, np.inf)
+def short(number: float) -> str:
+    """Two digits, or all that are before the point; just below 1, where levels crowd, one more."""
+    digits = 3 if 0.95 < number < 1 else 2
+    return f"{number:.0f}" if abs(number) >= 10 else f"{number:.{digits}g}"
 
 
 def decades(ax: Axes, power: Array) -> None:
@@ -140,18 +165,3 @@ def decades(ax: Axes, power: Array) -> None:
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_locator(NullLocator())
-
-
-def level_axis(ax: Axes, cube: xr.Dataset) -> Array:
-    """An axis of noise levels from noise to data, and the position of each step on it.
-
-    Levels are weights of the noise in a state of unit variance or of a flow: 1 is pure noise and 0 is data.  States of
-    exploding variance are brought to unit variance first.
-    """
-    signal, noise = (cube[name].values.astype(np.float64) for name in ("signal_level", "noise_level"))
-    exploding = noise.max() > 1.0001
-    x: Array = noise / np.hypot(signal, noise) if exploding else noise
-    ax.set_xlim(1, 0)
-    ax.set_xticks([1, 0.75, 0.5, 0.25, 0], ["1", "0.75", "0.5", "0.25", "0"])
-    ax.set_xlabel("noise level" + (" (in a state of unit variance)" if exploding else ""), labelpad=3)
-    return x

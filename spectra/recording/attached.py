@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,22 @@ class Attached:
     pipe: Any
     hashes: dict[tuple[str, str], tuple[Any, str]] = field(default_factory=dict)
 
-    def look(self) -> tuple[str, str]:
+    def look(self, arguments: Mapping[str, Any] | None = None) -> tuple[str, str]:
         """Names of the adapters that act, joined by +, and JSON that describes them; both empty without any.
 
         Per network and adapter: its name, its scale, and 32 hex digits of SHA-256 over its weights, which count by name
         and by value, as float32. `scale` is what the layers multiply an update with: a number where all agree, else
-        their smallest and largest, null where they have none.
+        their smallest and largest, null where they have none. `arguments` of a call may scale it, as diffusers does.
         """
-        acting = list(self._acting())
+        acting, factor = list(self._acting()), call_scale(arguments or {})
         names = "+".join(dict.fromkeys(name for _, _, layers in acting for name in layers))
         rows = [
-            {"network": part, "name": name, "scale": _scale(found, name), "hash": self._hash(part, network, name)}
+            {
+                "network": part,
+                "name": name,
+                "scale": _scale(found, name, factor),
+                "hash": self._hash(part, network, name),
+            }
             for part, network, layers in acting
             for name, found in layers.items()
         ]
@@ -86,8 +91,14 @@ def content_hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _scale(layers: list[Any], name: str) -> float | list[float] | None:
-    scales = {float(layer.scaling[name]) for layer in layers if name in getattr(layer, "scaling", {})}
+def call_scale(arguments: Mapping[str, Any]) -> float:
+    """What a call of a pipeline multiplies the scales of adapters with: `cross_attention_kwargs={"scale": ...}`."""
+    given = (arguments.get(name) for name in ("cross_attention_kwargs", "joint_attention_kwargs", "attention_kwargs"))
+    return float(next((one["scale"] for one in given if isinstance(one, Mapping) and "scale" in one), 1.0))
+
+
+def _scale(layers: list[Any], name: str, factor: float) -> float | list[float] | None:
+    scales = {float(layer.scaling[name]) * factor for layer in layers if name in getattr(layer, "scaling", {})}
     if len(scales) > 1:
         return [min(scales), max(scales)]
     return scales.pop() if scales else None

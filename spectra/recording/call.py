@@ -6,6 +6,7 @@ between where they would take more memory than allowed.
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +19,7 @@ from spectra import cube
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.recording import meter, provenance
+from spectra.recording.ending import hearing_state, level_after
 from spectra.recording.entry import (
     Entry,
     copied,
@@ -30,7 +32,8 @@ from spectra.recording.entry import (
 )
 from spectra.recording.headers import check_finite, header_of, split_reason
 from spectra.recording.meter import RADIAL_BINS, Measured, Meter, Plan, States, keeps_coherence
-from spectra.recording.refusals import check_step
+from spectra.recording.refusals import check_start, check_step
+from spectra.recording.steering import Progress, steered
 from spectra.recording.tap import tap
 from spectra.schema import GUIDED, Runs
 from spectra.signals import Level, Schedule, output_for, schedule_of
@@ -48,7 +51,8 @@ Method = Callable[..., Any]
 class Call:
     """One call of the pipeline: its samples become runs when it ends well. `schedule` is given where no scheduler is.
 
-    `whole` says that the pipeline itself knows how many steps it means to make, so that an interruption shows.
+    `whole` says that the pipeline itself knows how many steps it means to make, so that an interruption shows; `guide`
+    is what knows, while it runs, whether it guides. `end` is told where a loop ends somewhere else than its scheduler.
     """
 
     recorder: Recorder
@@ -57,10 +61,13 @@ class Call:
     seeds: provenance.Seeds
     schedule: Schedule | None = None
     whole: bool = True
+    guide: Any = None
     entries: list[Entry] = field(default_factory=list)
     held: int = 0
     reasons: list[str] = field(default_factory=list)
     final: Tensor | None = None
+    end: Level | None = None
+    guided: str = "none"
     shape: tuple[int, ...] = ()
     raw: tuple[int, ...] = ()
     dtype: str = ""
@@ -68,7 +75,9 @@ class Call:
     meter: Meter | None = None
     labels: provenance.Labels | None = None
     watcher: Any = None
+    progress: Progress = field(default_factory=Progress)
     blocks: Any = None
+    result: Any = None
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -87,6 +96,7 @@ class Call:
                 self.blocks = BlockWatcher(recorder.pipe, recorder.family)
                 stack.enter_context(self.blocks.watching())
             if self.scheduler is not None:
+                stack.enter_context(hearing_state(recorder.pipe, self.went_on))
                 stack.enter_context(tap(self.scheduler, "step", self.step))
             yield
 
@@ -98,14 +108,21 @@ class Call:
         out = without_variance(x, self._output(given))
         split = self._split(out)
         if self.recorder.rule is not None:
-            out = self._guided(x, out, timestep, split)
+            out = steered(self, x, out, timestep, split)
             args, kwargs = replaced(self.kind, args, kwargs, with_variance(out, given["model_output"]))
         kept = x.detach().clone(), out.detach().clone()
         result = original(*args, **kwargs)
         after = getattr(self.scheduler, "step_index", None)
         self.keep(Entry(*kept, timestep, None if after is None else after - 1, None, split))
-        self.final = (result[0] if isinstance(result, tuple) else result.prev_sample).detach().clone()
+        self.result = result[0] if isinstance(result, tuple) else result.prev_sample
+        self.final = self.result.detach().clone()
         return result
+
+    def went_on(self, latents: Tensor) -> None:
+        """Hear the latents that the pipeline goes on with after a step, which are mostly what the step gave."""
+        changed = latents is not self.result
+        if changed and self.final is not None and getattr(latents, "shape", None) == self.final.shape:
+            self.final = latents.detach().clone()
 
     def _output(self, given: Mapping[str, Any]) -> Tensor:
         """What the network predicts; where `step` is given a clean sample beside it, what would lead to that."""
@@ -119,13 +136,15 @@ class Call:
     def keep(self, entry: Entry) -> None:
         """Hold an observation back; one of the same index as the last replaces it (the pipeline rewound)."""
         entry.split = copied(entry.split)
+        if self.guided == "none":  # read as it goes: a callback may end guidance half way
+            self.guided = provenance.guidance_rule(self.guide, self.arguments, self.recorder.family)
         if self.entries and entry.index is not None and entry.index == self.entries[-1].index:
             self.held -= self.entries.pop().nbytes
         elif self.entries:
             self._settle(self.entries[-1])
         if self.blocks is not None:
-            shape = tuple(self._plain(entry.x).shape)
-            entry.blocks = self.blocks.take(shape, entry.split, self._bank(shape))
+            shape = tuple(self.plain(entry.x).shape)
+            entry.blocks = self.blocks.take(shape, entry.split, self.bank(shape))
         self.entries.append(entry)
         self.held += entry.nbytes
         if self.held > self.recorder.memory and len(self.entries) > 1:
@@ -144,12 +163,18 @@ class Call:
             warnings.warn(f"{name} ended after {done} of {expected} steps: not recorded", stacklevel=4)
             return
         with torch.no_grad():
+            assert self.schedule is not None
+            end = self.end or level_after(self.scheduler, self.schedule, self.entries[-1])
             self._measure(self.entries)
             assert self.meter is not None
-            assert self.schedule is not None
-            self.meter.schedule = self.schedule
-            measured = self.meter.finish(self._plain(self.final))
+            self.meter.schedule = dataclasses.replace(self.schedule, final=end)
+            measured = self.meter.finish(self.plain(self.final))
         self._write(*self._honest(measured))
+
+    @property
+    def heard(self) -> int:
+        """Scheduler calls so far, without those that were taken back."""
+        return len(self.reasons) + len(self.entries[-1:])
 
     @property
     def kind(self) -> Any:
@@ -169,26 +194,6 @@ class Call:
         taken: Split | str = self.watcher.take(out)
         return taken
 
-    def _guided(self, x: Tensor, out: Tensor, timestep: Any, split: Split | str) -> Tensor:
-        """What the guidance rule makes of cond and uncond. Raises UserError where they cannot be told apart."""
-        import torch
-
-        rule = self.recorder.rule
-        if isinstance(split, str):
-            raise UserError(f"the guidance rule {rule.name} needs cond and uncond, but {split}")
-        if self.schedule is None:
-            self.schedule = schedule_of(self.scheduler, self.recorder.signals)
-            rule.check(self.scheduler, self.schedule, self.arguments)
-        steps = self.schedule.steps_of(len(self.scheduler.timesteps))
-        index = index_of(self.scheduler, timestep)
-        step = steps[min(len(self.reasons) + len(self.entries[-1:]), len(steps) - 1) if index is None else index]
-        level, bank = self.schedule.at(timestep, index), self._bank(tuple(self._plain(x).shape))
-        with torch.no_grad():
-            combined: Tensor = rule.combine(
-                x, split, level, self.schedule, step, steps[-1] + 1, plain=self._plain, bank=bank
-            )
-        return combined.to(out.dtype)
-
     def _settle(self, entry: Entry) -> None:
         """Nothing will take `entry` back any more. With the first, everything is known that can be refused."""
         if self.plan is None:
@@ -200,9 +205,10 @@ class Call:
 
     def _begin(self, entry: Entry) -> None:
         recorder = self.recorder
+        check_start(self.scheduler, entry.timestep)
         self.raw, self.dtype = tuple(entry.x.shape), str(entry.x.dtype).removeprefix("torch.")
-        self.shape = tuple(self._plain(entry.x).shape)
-        name, detail = recorder.attached.look()
+        self.shape = tuple(self.plain(entry.x).shape)
+        name, detail = recorder.attached.look(self.arguments)
         adapters = (name if recorder.adapter is None else recorder.adapter, detail)
         self.labels = provenance.labels(self.arguments, self.seeds, self.shape[0], adapters)
         bins = recorder.radial_bins or RADIAL_BINS
@@ -210,12 +216,13 @@ class Call:
             raise UserError(f"{recorder.name} makes pictures, so there are no frames for temporal bands")
         skip = int(getattr(recorder.family, "causal", False))
         self.plan = Plan(
-            self._bank(self.shape), bins, recorder.signals, recorder.temporal, skip, tuple(entry.blocks or ())
+            self.bank(self.shape), bins, recorder.signals, recorder.temporal, skip, tuple(entry.blocks or ())
         )
         self.schedule = self.schedule or schedule_of(self.scheduler, recorder.signals)
         self._check_header()
 
-    def _bank(self, shape: tuple[int, ...]) -> FilterBank:
+    def bank(self, shape: tuple[int, ...]) -> FilterBank:
+        """The bank for plain latents of this shape."""
         return self.recorder.bank or FilterBank.octaves(self.recorder.bands, (shape[-2], shape[-1]))
 
     def _check_header(self) -> None:
@@ -229,7 +236,8 @@ class Call:
         cube.refuse(self.recorder.store, cube.differences(stored.identity(), now))
         self.recorder.checked = made
 
-    def _plain(self, latents: Tensor) -> Tensor:
+    def plain(self, latents: Tensor) -> Tensor:
+        """Latents as the scheduler gets them -> `(b, c, [t], h, w)`."""
         return self.recorder.family.plain(latents, self.recorder.pipe, self.arguments)
 
     def _measure(self, entries: Sequence[Entry]) -> None:
@@ -271,7 +279,7 @@ class Call:
         """Raw tensors of several calls -> plain `(calls, b, c, [t], h, w)`, rearranged at once."""
         import torch
 
-        plain: Tensor = self._plain(torch.cat(tensors)).unflatten(0, (len(tensors), self.shape[0]))
+        plain: Tensor = self.plain(torch.cat(tensors)).unflatten(0, (len(tensors), self.shape[0]))
         return plain
 
     def _levels(self, entries: Sequence[Entry]) -> list[Level]:
@@ -305,8 +313,7 @@ class Call:
         assert self.labels is not None
         recorder, count = self.recorder, self.shape[0]
         check_finite(measured.energy[:, :, recorder.signals.index("latent")], recorder.name)
-        off = recorder.family.guidance_off
-        rule = str(recorder.rule) if recorder.rule else provenance.guidance_rule(recorder.pipe, self.arguments, off)
+        rule = str(recorder.rule) if recorder.rule else self.guided
         header = header_of(self, len(self.meter.levels), self.meter.levels, self.meter.keep_clean)
         labels = {**vars(self.labels), "guidance_rule": [rule] * count, "split": [split] * count}
         recorder.write(header, Runs(**measured._asdict(), **labels))

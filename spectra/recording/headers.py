@@ -47,8 +47,9 @@ def header_of(call: Call, steps: int, levels: list[Level], coherent: bool) -> He
 
 def asked(recorder: Recorder, scheduler: Any, arguments: Mapping[str, Any]) -> dict[str, str]:
     """Facts that a call has from its start: the scheduler, and the steps that were asked for (it may make more)."""
-    steps = {"num_inference_steps": json.dumps(arguments.get("num_inference_steps"))}
-    return {"scheduler": recorder.described(scheduler), **steps}
+    own = next((arguments[name] for name in ("timesteps", "sigmas") if arguments.get(name) is not None), None)
+    steps = arguments.get("num_inference_steps") if own is None else len(own)
+    return {"scheduler": recorder.described(scheduler), "num_inference_steps": json.dumps(steps)}
 
 
 def split_reason(reasons: Sequence[str]) -> str:

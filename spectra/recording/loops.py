@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from spectra.errors import UserError
 from spectra.recording.call import Call
 from spectra.recording.entry import Entry, index_of, without_variance
 from spectra.recording.provenance import UNKNOWN_SEED, Seeds
+from spectra.schedulers.common import only
 from spectra.signals import PREDICTIONS, Level, Schedule, schedule_of
 
 if TYPE_CHECKING:
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 SPACES: dict[str, Callable[[float], float]] = {
     "ve": lambda noise: 1.0,
     "vp": lambda noise: math.sqrt(max(1 - noise * noise, 0.0)),
-    "flow": lambda noise: 1 - noise,
+    "flow": lambda noise: max(1 - noise, 0.0),
 }
+ROUNDING = 1e-4  # that a noise level of 1 may be too large by: of half precision
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def explicit(space: str | None, prediction_type: str | None) -> Schedule:
         )
 
     def at(noise_level: Any, index: int | None) -> Level:
-        return _level(space, float(noise_level), float(noise_level))
+        noise = only(noise_level)
+        return _level(space, noise, noise)
 
     return Schedule(space, at, _level(space, math.nan, 0.0), kind)
 
@@ -76,6 +78,10 @@ CLEAN = ("epsilon", "sample", "original_sample")
 
 
 def _level(space: str, timestep: float, noise: float) -> Level:
+    """Raises UserError for weights of the noise that no state of that space has."""
+    if space not in SPACES or not 0 <= noise < math.inf or (space != "ve" and noise > 1 + ROUNDING):
+        bound = "0 or more" if space == "ve" else "from 0 to 1"
+        raise UserError(f"the noise level of a {space} state, its weight of the noise, is {bound}, not {noise}")
     return Level(timestep, SPACES[space](noise), noise)
 
 
@@ -97,9 +103,14 @@ class Sampling:
 
         Where `sampling` was given a space, `noise_level` is the weight of the noise in `x` and `timestep` only a label
         (the noise level without one); else both belong to the scheduler, whose own step is then not to be called.
-        Raises UserError where that leaves the noise level unknown.
+        Raises UserError where that leaves the noise level unknown, and where a guidance rule was to steer.
         """
         call, out = self.call, without_variance(x, model_output)
+        if call.recorder.rule is not None:
+            raise UserError(
+                f"the guidance rule {call.recorder.rule.name} acts on a scheduler's step, and what is observed has "
+                "happened: take the step inside the block, or leave guidance= out"
+            )
         level = self._level(timestep, noise_level)
         split = call.watcher.take(out) if call.watcher is not None else ""
         time = noise_level if level is None else level.timestep
@@ -109,16 +120,16 @@ class Sampling:
         """Tell of the finished sample, and of the noise that is left in it: none, unless said otherwise."""
         call = self.call
         call.final = x.detach().clone()
-        if noise_level is not None and call.schedule is not None:
-            final = _level(call.schedule.space, math.nan, float(noise_level))
-            call.schedule = dataclasses.replace(call.schedule, final=final)
+        if noise_level is not None:
+            call.schedule = call.schedule or schedule_of(call.scheduler, call.recorder.signals)
+            call.end = _level(call.schedule.space, math.nan, only(noise_level))
 
     def _level(self, timestep: Any, noise_level: Any) -> Level | None:
         """None where the noise level alone says it, which may wait on its device until the end."""
         schedule = self.call.schedule
         if schedule is None or schedule.space not in SPACES or noise_level is None:
             return self._of_scheduler(timestep)
-        return None if timestep is None else _level(schedule.space, float(timestep), float(noise_level))
+        return None if timestep is None else _level(schedule.space, only(timestep), only(noise_level))
 
     def _of_scheduler(self, timestep: Any) -> Level:
         call = self.call

@@ -17,6 +17,8 @@ from spectra.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from spectra.families import Family
+
 LIBRARIES = ("spectra-adapt", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "xarray", "zarr")
 UNKNOWN_SEED = -1
 
@@ -105,10 +107,11 @@ def guidance(arguments: Mapping[str, Any]) -> float:
     return next((float(value) for value in given if isinstance(value, int | float)), math.nan)
 
 
-def guidance_rule(pipe: Any, arguments: Mapping[str, Any], off: float) -> str:
-    """How a pipeline combined cond and uncond in its last call: a guider's class, cfg, cfg-rescale or none.
+def guidance_rule(pipe: Any, arguments: Mapping[str, Any], family: Family) -> str:
+    """How a pipeline combines cond and uncond at this moment of its call: a guider's class, cfg, cfg-rescale or none.
 
-    `off` is the scale at which it does not guide. Guidance that a distilled network has built in is none here.
+    `pipe` is None for a loop written by hand, of which only the arguments tell. Guidance that a distilled network has
+    built in is none here.
     """
     guider = getattr(pipe, "guider", None)
     if guider is not None:
@@ -116,8 +119,11 @@ def guidance_rule(pipe: Any, arguments: Mapping[str, Any], off: float) -> str:
     guides = getattr(pipe, "do_classifier_free_guidance", None)
     if guides is None and "true_cfg_scale" in arguments:
         scale = arguments["true_cfg_scale"]
-        guides = isinstance(scale, int | float) and scale > 1 and arguments.get("negative_prompt") is not None
-    if not (guidance(arguments) > off if guides is None else guides):
+        negative = (arguments.get(name) for name in ("negative_prompt", "negative_prompt_embeds"))
+        guides = isinstance(scale, int | float) and scale > 1 and any(one is not None for one in negative)
+    if guides is None:
+        guides = guidance(arguments) > family.guidance_off and not family.embedded
+    if not guides:
         return "none"
     return "cfg-rescale" if arguments.get("guidance_rescale") else "cfg"
 

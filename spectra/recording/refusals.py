@@ -24,6 +24,9 @@ def _expanded(pipe: Any) -> str:
     return GIVEN if pipe.config.expand_timesteps else ""
 
 
+# Solvers that have to start at the beginning, and a relative that does not.
+BEGINNERS = {"PNDMScheduler": "DDIMScheduler", "LMSDiscreteScheduler": "EulerDiscreteScheduler"}
+
 # By the beginnings of class names; a function looks at the pipeline and says why not, if so.
 REFUSED: dict[str, str | Callable[[Any], str]] = {
     **dict.fromkeys(("LTXImageToVideo", "LTX2ImageToVideo", "SanaImageToVideo", "Kandinsky5I2V"), GIVEN),
@@ -42,6 +45,21 @@ def check_recordable(pipe: Any) -> None:
         for reason in reasons:
             if words := reason if isinstance(reason, str) else reason(pipe):
                 raise UserError(f"{type(pipe).__name__} {words}: it cannot be recorded; try its text-to-video pipeline")
+
+
+def check_start(scheduler: Any, timestep: Any) -> None:
+    """Raise UserError for a solver that begins in the middle of a schedule as if it had come from its beginning.
+
+    PNDM repeats its warm-up there and LMS weighs slopes that it has not seen: from then on their states hold other
+    amounts of noise than their timesteps say.
+    """
+    names = {base.__name__ for base in type(scheduler).__mro__}
+    other = next((better for name, better in BEGINNERS.items() if name in names), "")
+    if other and float(timestep) != float(scheduler.timesteps[0]):
+        raise UserError(
+            f"{type(scheduler).__name__} goes wrong where it starts in the middle of its schedule: its states have not "
+            f"the noise of their timesteps; change pictures with {other}"
+        )
 
 
 def check_step(given: Mapping[str, Any]) -> None:

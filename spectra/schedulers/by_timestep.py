@@ -87,7 +87,7 @@ def wuerstchen(scheduler: Any) -> Schedule:
 
     last, end = (square(float(t)) for t in scheduler.timesteps[-2:])
     noise = math.sqrt(last / end) * (1 - end) / math.sqrt(1 - last)
-    return Schedule("vp", at, Level(0.0, math.sqrt(end), noise), "epsilon")
+    return Schedule("vp", at, Level(0.0, math.sqrt(end), noise), "epsilon", uncalled=1)
 
 
 def flow_map(scheduler: Any) -> Schedule:

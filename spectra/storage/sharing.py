@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -85,11 +86,11 @@ def _free_rows(stored: Stored | None, count: int) -> tuple[Rows, int]:
 
 def _owners(rows: Sequence[Rows], chunk: int, size: int) -> list[int]:
     """Who fills each batch: batches that meet in a chunk stay together, and such groups are shared out evenly."""
-    groups: list[int] = []
-    for before, now in zip([None, *rows[:-1]], rows, strict=True):
-        apart = before is not None and now[0] // chunk != before[-1] // chunk
-        groups.append(groups[-1] + apart if groups else 0)
-    each = -(-(groups[-1] + 1) // size) if groups else 1
+    if not rows:
+        return []
+    apart = [now[0] // chunk != before[-1] // chunk for before, now in pairwise(rows)]
+    groups = [0, *accumulate(apart)]
+    each = -(-(groups[-1] + 1) // size)
     return [group // each for group in groups]
 
 

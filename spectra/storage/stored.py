@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from spectra.bands import FilterBank
 from spectra.errors import UserError
-from spectra.schema import FORMAT, VERSION, Header, Variable, rows, sizes, variables
+from spectra.schema import FILLS, FORMAT, VERSION, Header, Variable, rows, sizes, variables
 from spectra.storage import stores
 from spectra.storage.stores import UNFINISHED, StoreLike
 
@@ -57,6 +58,8 @@ class Stored:
             wanted = {dim: size for dim, size in sizes(header).items() if dim != "run" and dim in self.arrays}
             told = [f"{dim} has {self.arrays[dim].shape[0]} entries, not {size}" for dim, size in wanted.items()
                     if self.arrays[dim].shape[0] != size]  # fmt: skip
+            source = {name: getattr(header, name) for name in (*LEVELS, "step")} | {"block": header.blocks}
+            told += [f"{name} is lost" for name, values in source.items() if _lost(values)]
         except Exception as error:  # damaged attributes and chunks surface as whatever their parsers raise
             raise UserError(f"{self.name} is a damaged cube: its description cannot be read ({error})") from error
         if told:
@@ -85,6 +88,8 @@ def check(group: zarr.Group, name: str) -> Stored:
         wrong = _wrong(arrays, parts)
     except UserError as error:
         raise UserError(f"{name} is a damaged cube: {error}") from error
+    except PermissionError as error:
+        raise UserError(stores.denied(name)) from error
     except Exception as error:  # as in stores.open_group
         raise UserError(f"{name} is a damaged cube: an array cannot be read ({stores.short(error)})") from error
     if wrong:
@@ -195,6 +200,11 @@ def _header(stored: Stored) -> Header:
         temporal=FilterBank.from_dict(temporal) if temporal else None,
         blocks=tuple(stored.read("block").tolist()) if "block" in stored.arrays else (),
     )
+
+
+def _lost(values: Sequence[float | str]) -> bool:
+    """True if a chunk is gone: it reads as what nothing holds."""
+    return not {FILLS[kind] for kind in ("float64", "int64", "string")}.isdisjoint(values)
 
 
 def _grid(values: Any) -> tuple[int, int]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # A folder, a URL that fsspec reads, icechunk://FOLDER, any zarr store object, or a `Region` of one of these.
 StoreLike = str | os.PathLike[str] | Any
+FILE = "file://"
 UNFINISHED = "spectra-cube, unfinished"  # the format of a cube elsewhere than on a disk, until it is whole
 
 
@@ -64,7 +65,9 @@ def local(store: StoreLike) -> Path | None:
         return local(store.store)
     if isinstance(store, os.PathLike):
         return Path(store)
-    return Path(store) if isinstance(store, str) and "://" not in store else None
+    if isinstance(store, str) and "://" not in store.removeprefix(FILE):
+        return Path(store.removeprefix(FILE)).expanduser()
+    return None
 
 
 def exists(store: StoreLike) -> bool:
@@ -88,12 +91,18 @@ def check_writable(store: StoreLike) -> None:
     path = transactions.folder(store) if transactions.meant(store) else local(store)
     if path is None:
         return remote.check_writable(store)
+    if path.is_symlink() and not path.exists():
+        raise UserError(f"cannot write {path}: it is a link to nothing; choose another place")
+    if not path.name and not exists(store):
+        raise UserError(f"cannot write a cube to {path}: give it a folder of its own, such as runs/mini.zarr")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path if path.is_dir() else path.parent):
             pass
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
+    except ValueError as error:
+        raise UserError(f"cannot write {str(path)!r}: {error}; choose another place") from error
     if path.exists() and not path.is_dir():
         raise UserError(f"cannot write {path}: it is a file, and a cube is a folder; choose another place")
     return None
@@ -162,13 +171,19 @@ def open_group(store: StoreLike, mode: str = "r") -> zarr.Group:
     if path is None:
         return _open_elsewhere(store, mode)
     if not path.is_dir():
-        raise UserError(f"there is no cube at {path}" + (": it is a file" if path.exists() else ""))
+        what = ": it is a file, and a cube is a folder" if path.exists() else "; `spectra probe` records one"
+        raise UserError(f"there is no cube at {path}{what}")
     import zarr
+    from zarr.errors import ContainsArrayError
 
     try:
         return zarr.open_group(path, mode=mode)  # type: ignore[arg-type]
     except FileNotFoundError as error:
-        raise UserError(f"{path} is not a cube: it holds no zarr group") from error
+        raise UserError(f"{path} is not a cube: it holds no zarr group; give a folder that spectra wrote") from error
+    except ContainsArrayError as error:
+        raise UserError(f"{path} is an array, not a cube; give the folder that holds it") from error
+    except PermissionError as error:
+        raise UserError(denied(str(path))) from error
     except Exception as error:  # zarr meets broken metadata with whatever its parsers raise
         raise UserError(f"{path} is not a readable cube: its metadata is damaged ({short(error)})") from error
 
@@ -181,6 +196,11 @@ def _open_elsewhere(store: StoreLike, mode: str) -> zarr.Group:
     if group is None:
         raise UserError(f"there is no cube at {store}: it holds no zarr group")
     return group
+
+
+def denied(name: str) -> str:
+    """What to say of a store that somebody else may read."""
+    return f"{name} may not be read: permission is denied; ask its owner"
 
 
 def short(error: BaseException) -> str:

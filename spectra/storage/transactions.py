@@ -32,7 +32,7 @@ def folder(store: Any) -> Path:
     place = str(store).removeprefix(PREFIX)
     if "://" in place or not place:
         raise UserError(f"{store} has to name a folder, as in {PREFIX}runs/mini")
-    return Path(place)
+    return Path(place).expanduser()
 
 
 def exists(store: Any) -> bool:
@@ -40,6 +40,8 @@ def exists(store: Any) -> bool:
     path = folder(store)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return False
+    if not path.is_dir():
+        raise UserError(f"{path} is a file, and an icechunk repository is a folder; choose another place")
     with _sentences(store):
         library = _icechunk(store)
         if not library.Repository.exists(_storage(library, path)):
@@ -54,7 +56,7 @@ def open_group(store: Any) -> zarr.Group:
         with _sentences(store):
             found = _group(_repository(_icechunk(store), folder(store)))
     if found is None:
-        raise UserError(f"there is no cube at {store}")
+        raise UserError(f"there is no cube at {store}; `spectra probe` records one")
     return found
 
 

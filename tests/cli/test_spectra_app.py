@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
+from spectra.cube import open_cube
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +151,7 @@ def test_a_narrow_list_of_models_breaks_no_hub_id() -> None:
     lines = shown.get().splitlines()
     assert lines[0].startswith("Models")
     assert all(any(model.source in line for line in lines) for model in MODELS.values() if not model.bundled)
+    assert not any("0 GB" in line.split(", ") for line in lines)
 
 
 def test_models_are_listed_for_people_and_for_scripts(command: Command) -> None:
@@ -160,6 +162,17 @@ def test_models_are_listed_for_people_and_for_scripts(command: Command) -> None:
     assert "stabilityai/stable-diffusion-xl-base-1.0" in table
 
 
+def test_a_model_that_is_a_formula_has_neither_a_hub_id_nor_memory(command: Command) -> None:
+    table, rows = command("spectra", "models").out, json.loads(command("spectra", "models", "--json").out)
+    (line,) = (line for line in table.splitlines() if line.split("│")[1:2] and line.split("│")[1].strip() == "gaussian")
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    assert cells[1] == "analytic"
+    assert cells[4] == ""
+    (row,) = (row for row in rows if row["analytic"])
+    assert row["location"] == row["name"] == "gaussian"
+    assert row["memory"] is None
+
+
 def test_a_cube_of_a_pipeline_without_guidance_says_none(probed: Path) -> None:
     from cli.show import band_rows, band_table, heading
     from spectra.cube import open_cube
@@ -168,3 +181,121 @@ def test_a_cube_of_a_pipeline_without_guidance_says_none(probed: Path) -> None:
     cube = cube.assign_coords(guidance_scale=cube.guidance_scale * float("nan"))
     assert heading(cube)["guidance"] == []
     assert "guidance none" in str(band_table(cube, band_rows(cube, 0.8), 0.8).caption)
+
+
+GAUSSIAN = ("spectra", "probe", "--model", "gaussian:2x8x8", "--prompt", "a", "--seeds", "0", "--steps", "1")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "c.zarr", "--bands", "1000000000"), "ask for 256 at most"),
+        (("--out", "c.zarr", "--seeds", "0:1000001"), "more than 1000000 seeds"),
+        (("--out", "c.zarr", "--prompt", "caf\udce9"), "not UTF-8"),
+        (("--out", "."), "a folder of its own"),
+        (("--out", "link"), "a link to nothing"),
+        (("--out", "memory://c.zarr"), "would be gone"),
+        (("--out", "icechunk://file"), "file is a file"),
+        (("--out", "c.zarr", "--adapter", "file"), "no .safetensors file"),
+        (("--out", "c.zarr", "--adapter", "torn"), "adapter_config.json cannot be read"),
+        (("--out", "c.zarr", "--adapter", "list"), "not the configuration of an adapter"),
+    ],
+)
+def test_a_probe_that_cannot_be_made_is_one_sentence_and_leaves_nothing(
+    command: Command, words: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    for name, text in (("torn", "{"), ("list", "[1]")) if "--adapter" in words else ():
+        (work / name).mkdir(parents=True)
+        (work / name / "adapter_config.json").write_text(text)
+    work.mkdir(exist_ok=True)
+    monkeypatch.chdir(work)
+    if "." not in words:
+        (work / "file").write_text("")
+        (work / "link").symlink_to("nowhere")
+    before = sorted(work.rglob("*"))
+    assert said in command(*GAUSSIAN, *words).refused()
+    assert sorted(work.rglob("*")) == before
+
+
+@pytest.mark.parametrize("option", [("--signals", "latent"), ("--guidance-scale", "7"), ("--scheduler", "DDIM")])
+def test_pictures_are_recorded_without_options_about_sampling(
+    command: Command, option: tuple[str, str], pictures: Path, tmp_path: Path
+) -> None:
+    words = ("spectra", "probe", "--model", "mini", "--data", pictures / "train", "--out", tmp_path / "c.zarr")
+    assert f"{option[0]}" in command(*words, *option).refused()
+    assert not list(tmp_path.iterdir())
+
+
+def test_control_characters_in_a_place_are_not_printed(command: Command, probed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "\x1b[31m[red].zarr"
+    shown = [
+        command("spectra", "compact", probed, place),
+        command("spectra", "show", place),
+        command("spectra", "compare", place, place),
+        command("spectra", "doctor", "--cube", place),
+        command("spectra", "probe", *GAUSSIAN[2:], "--out", tmp_path / "\x1b[31mother.zarr"),
+    ]
+    assert all(outcome.code == 0 and "\x1b" not in outcome.out + outcome.err for outcome in shown)
+    assert all("[red]" in outcome.out for outcome in shown[:2])
+
+
+@pytest.mark.parametrize("place", ["file://{}", "~/c.zarr"])
+def test_a_folder_may_be_given_as_a_url_or_from_home(
+    command: Command, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert command(*GAUSSIAN, "--out", place.format(tmp_path / "c.zarr")).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["c.zarr"]
+
+
+def test_a_compact_cube_makes_the_folders_on_its_way(command: Command, probed: Path, tmp_path: Path) -> None:
+    assert command("spectra", "compact", probed, tmp_path / "new" / "deep" / "c.zarr").code == 0
+
+
+def launched(processes: int, *words: object) -> subprocess.CompletedProcess[str]:
+    """A probe by so many processes; accelerate's own launcher starts them so where there are several devices."""
+    argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "cli"]
+    return subprocess.run([*argv, *map(str, words)], capture_output=True, text=True, timeout=240, check=False, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_two_processes_speak_once_and_fill_the_cube_that_one_would_have_filled(
+    command: Command, tmp_path: Path
+) -> None:
+    words = (*GAUSSIAN[:5], "a", "--prompt", "b", "--seeds", "0:3", "--steps", "2", "--batch", "2", "--out")
+    first, again = (launched(2, *words, tmp_path / "two.zarr", "--json") for _ in range(2))
+    assert (first.returncode, again.returncode) == (0, 0), first.stderr + again.stderr
+    assert [json.loads(done.stdout)["runs_new"] for done in (first, again)] == [6, 0]
+    assert command(*words, tmp_path / "one.zarr").code == 0
+    one, two = (open_cube(tmp_path / f"{name}.zarr").drop_attrs() for name in ("one", "two"))
+    xr.testing.assert_identical(one, two)
+    other = launched(2, *words, tmp_path / "two.zarr", "--steps", "3")
+    assert other.returncode != 0
+    assert "num_inference_steps was 2, is 3" in other.stderr
+    assert other.stdout == ""
+
+
+def test_runs_of_several_settings_are_not_averaged_together(command: Command, mixed: Path) -> None:
+    said = command("spectra", "show", mixed, "--json").refused()
+    assert "holds runs of 2 settings, which are not averaged together (adapter=one; adapter=two)" in said
+    assert "--only adapter=one" in said
+    assert json.loads(command("spectra", "show", mixed, "--only", "adapter=two", "--json").out)["runs"] == 2
+    words = ["--only", "adapter=two", "--only", "seed=1", "--json"]
+    assert json.loads(command("spectra", "show", mixed, *words).out)["runs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ("adapter", "write NAME=VALUE"),
+        ("adapter=three", "this cube has one, two"),
+        ("seed=x", "seed is a number"),
+        ("colour=red", "runs have no label 'colour'"),
+    ],
+)
+def test_a_choice_of_runs_that_cannot_be_made_is_one_sentence(
+    command: Command, mixed: Path, only: str, said: str
+) -> None:
+    assert said in command("spectra", "show", mixed, "--only", only).refused()

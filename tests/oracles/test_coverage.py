@@ -205,7 +205,7 @@ UPPER = (radius(*GRID) > 0.15).ravel()
 TO_BANDS = (BANK.transfer(*GRID) ** 2).reshape(BANK.bands, -1).T
 TO_BINS = (radial_bin(BINS, *GRID).ravel()[:, None] == np.arange(BINS)).astype(np.float64)
 TABLE = np.linspace(-12, 12, 4000)
-GAIN = np.log(final_power(np.exp(TABLE), LEVELS, 0.0)) / 2
+GAIN = np.log(final_power(np.exp(TABLE), lambda field: field.path(LEVELS))) / 2
 
 
 def gain(log_power: Array) -> Array:

@@ -18,6 +18,7 @@ from spectra.errors import UserError
 from spectra.forward import probe_data, unit_noise
 from spectra.models import load_pipeline
 from spectra.process import forward_levels
+from spectra.signals import schedule_of
 from spectra.zoo.gaussian import gaussian_pipeline
 from spectra.zoo.tasks import subject_picture
 from tests.spectra.witness import BANK, energies, scipy_energies
@@ -100,6 +101,25 @@ def test_levels_are_those_that_training_knows() -> None:
     nearest = forward_levels(table, [0.5])
     assert abs(nearest.noise[0] - 0.5) < 0.002
     assert nearest.noise[0] == pytest.approx(float((1 - square[int(nearest.timestep[0])]).sqrt()))
+
+
+def test_timesteps_rise_where_the_scheduler_counts_the_signal() -> None:
+    """As those that a sampling run of it records: the network is asked at the times that it knows."""
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True)
+    levels = forward_levels(scheduler, 4)
+    assert levels.timestep == (0, 250, 500, 750, 1000)
+    assert levels.noise == (1, 0.75, 0.5, 0.25, 0)
+    scheduler.set_timesteps(sigmas=[1.0, 0.75, 0.5, 0.25])
+    schedule = schedule_of(scheduler, ("latent",))
+    sampled = [*(schedule.at(t, i) for i, t in enumerate(scheduler.timesteps)), schedule.final]
+    np.testing.assert_allclose(sampled, np.transpose([levels.timestep, levels.signal, levels.noise]), atol=1e-3)
+
+
+def test_a_table_that_training_did_not_use_is_not_believed() -> None:
+    """Stable Video Diffusion: levels up to 700, and a table that is left from pictures."""
+    scheduler = diffusers.EulerDiscreteScheduler(timestep_type="continuous", prediction_type="v_prediction")
+    with pytest.raises(UserError, match="no known forward process"):
+        forward_levels(scheduler, 4)
 
 
 def test_a_flow_solver_with_a_table_of_alphas_still_flows() -> None:

@@ -30,7 +30,8 @@ def copy(whole: Path, tmp_path: Path) -> Path:
 def test_every_name_in_the_registry_says_what_it_is() -> None:
     for name, model in MODELS.items():
         assert model.bundled or model.analytic or model.source.count("/") == 1, name
-        assert model.memory > 0 or model.analytic, name
+        assert (model.memory is None) == model.analytic, name
+        assert model.memory is None or model.memory > 0, name
         assert model.licence, name
         assert model.family, name
 

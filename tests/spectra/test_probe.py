@@ -233,6 +233,25 @@ def test_a_scheduler_that_diffusers_does_not_have_is_refused_with_those_near(tmp
         probe(tiny_sd(), PROMPTS, [0], 2, tmp_path / "c.zarr", scheduler="Eulerdiscrete")
 
 
+@pytest.mark.parametrize(
+    ("kind", "scheduler", "reason"),
+    [
+        (tiny_sd, "FlowMatchEulerDiscrete", "it has no init_noise_sigma"),
+        (tiny_sd, "CogVideoXDPM", "its step is called with model_output, old_pred_original_sample"),
+        (tiny_sd, "UnCLIP", "it has no order"),
+        (tiny_sd3, "EulerDiscrete", "trained with flow matching"),
+        (tiny_sd3, "DDIM", "trained with flow matching"),
+    ],
+)
+def test_a_scheduler_of_another_kind_is_refused(kind: Any, scheduler: str, reason: str, tmp_path: Path) -> None:
+    pipe = kind()
+    before = pipe.scheduler
+    with pytest.raises(UserError, match=f"{scheduler} does not fit .*{reason}.*; choose another scheduler"):
+        probe(pipe, PROMPTS, [0], 2, tmp_path / "c.zarr", scheduler=scheduler)
+    assert pipe.scheduler is before
+    assert not list(tmp_path.iterdir())
+
+
 def test_runs_under_another_guidance_rule_are_other_runs(tmp_path: Path) -> None:
     pipe, out = tiny_sd3(), tmp_path / "c.zarr"
     plain = probe(pipe, PROMPTS, [0], 4, out, guidance_scale=3.0)

@@ -174,11 +174,13 @@ def test_steps_are_those_of_the_sampler_where_it_calls_more_than_once(cube: xr.D
     twice = with_coherence(cube, [[0, 3, 5, 11]] * 6).assign_coords(step=np.arange(13) // 2)
     found = emergence(twice)
     assert found.step.values.tolist() == [0, 1, 2, 5]
+    assert [found[name].values.tolist() for name in ("call", "call_low", "call_high")] == [[0, 3, 5, 11]] * 3
     np.testing.assert_allclose(found.noise_level, cube.noise_level[[0, 3, 5, 11]])
 
 
 def test_bands_never_decided_have_levels_only_as_bounds(cube: xr.Dataset) -> None:
     found = emergence(with_coherence(cube, [[0, 3, 5, 12]] * 6)).isel(band=-1)
+    assert found.call == np.inf
     assert np.isnan(found.crossing_noise_level)
     assert found.crossing_noise_level_low == cube.noise_level[-1]
     assert found.crossing_log_snr_high == np.inf

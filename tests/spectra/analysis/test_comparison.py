@@ -71,7 +71,7 @@ def test_log_ratios_of_nothing_are_refused(cube: xr.Dataset) -> None:
 def test_a_comparison_finds_what_changed_and_names_what_it_estimates(pair: tuple[xr.Dataset, xr.Dataset]) -> None:
     found = compare(*pair)
     assert found.value.dims == ("step", "signal", "band")
-    assert found.attrs["estimand"] == "mean log ratio of energies over prompts, this cube over the other"
+    assert found.attrs["estimand"] == "mean log ratio of energies over prompts, A over B"
     assert found.attrs["method"] == "paired Student t"
     assert (found.attrs["n"], found.attrs["paired"], found.attrs["unpaired_here"]) == (6, 12, 0)
     last = found.sel(signal="latent").isel(step=-1)
@@ -99,9 +99,29 @@ def test_comparing_the_other_way_round_changes_the_sign(pair: tuple[xr.Dataset, 
 
 def test_a_cube_does_not_differ_from_itself(cube: xr.Dataset) -> None:
     found = compare(cube, cube.isel(run=[3, 1, 2, 0, 5, 4])).sel(signal="latent")
-    for name in ("value", "low", "high", "low_all", "high_all"):
-        assert (found[name] == 0).all()
+    assert (found.value == 0).all()
+    for name in ("low", "high", "low_all", "high_all"):
+        np.testing.assert_allclose(abs(found[name]), found.attrs["resolution"])
     assert (found.p_value == 1).all()
+
+
+@pytest.mark.parametrize("of", ["ratios", "means"])
+@pytest.mark.parametrize(("change", "told_apart"), [(1e-7, False), (4e-7, False), (1e-5, True)])
+def test_what_float32_cannot_hold_is_no_difference(cube: xr.Dataset, of: Of, change: float, told_apart: bool) -> None:
+    """Another device may be off by the same last bits in every run, without any spread between prompts."""
+    found = compare(cube.assign(energy=(cube.energy * (1 + change)).astype(np.float32)), cube, of=of, n=50)
+    found = found.isel(step=slice(0, -1))
+    assert ((found.low > 0) == told_apart).all()
+    assert ((found.low_all > 0) == told_apart).all()
+    assert ((found.p_adjusted < 0.05) == told_apart).all()
+    assert (abs(found.value) > 0).any()  # it is reported all the same
+    assert found.attrs["resolution"] == pytest.approx(4.77e-7, rel=1e-2)
+
+
+def test_the_resolution_is_that_of_the_numbers_which_were_given(cube: xr.Dataset) -> None:
+    exact = final(cube).astype(np.float64)
+    assert log_energy_ratio(exact * (1 + 1e-9), exact).low.values.min() > 0
+    assert log_energy_ratio(exact, final(cube)).attrs["resolution"] > 1e-7
 
 
 def test_the_ratio_of_means_is_bootstrapped_and_is_what_it_says(pair: tuple[xr.Dataset, xr.Dataset]) -> None:
@@ -124,8 +144,11 @@ def test_runs_without_a_partner_are_counted(pair: tuple[xr.Dataset, xr.Dataset])
 
 
 def test_runs_that_cannot_be_told_apart_are_refused(cube: xr.Dataset) -> None:
-    with pytest.raises(UserError, match=r"other cube has several runs of .*select those of one adapter"):
+    with pytest.raises(UserError, match=r"other cube has the run .* more than once .*one setting: it was recorded again"):
         compare(cube, xr.concat([cube, cube], "run"))
+    guided = cube.assign_coords(guidance_scale=cube.guidance_scale + 2)
+    with pytest.raises(UserError, match=r"several runs of .* settings guidance_scale=1; guidance_scale=3: select"):
+        compare(cube, xr.concat([cube, guided], "run"))
     with pytest.raises(UserError, match="seed is not known"):
         compare(cube.assign_coords(seed=("run", [-1, *range(5)])), cube)
 

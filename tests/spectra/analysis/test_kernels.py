@@ -52,5 +52,5 @@ def test_power_of_bins_on_modes_adds_up_to_the_spectrum() -> None:
 def test_the_power_of_finished_samples_is_that_of_the_samplers_path() -> None:
     field, levels = GaussianField.power_law((2, 12, 16), 1.5), flow_levels(np.linspace(1, 0, 8))
     bank = FilterBank.octaves(4, (12, 16))
-    found = band_sums(final_power(field.variance, levels, 0.0), bank)
+    found = band_sums(final_power(field.variance, lambda one: one.path(levels)), bank)
     np.testing.assert_allclose(found, field.expected_energies(bank, levels, "latent")[-1], rtol=1e-12)

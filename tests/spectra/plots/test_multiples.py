@@ -33,9 +33,19 @@ def test_a_single_prompt_has_no_ribbon() -> None:
     assert not any(ax.collections for ax in figure.axes)
 
 
-@pytest.mark.parametrize("bands", [2, 5])
+@pytest.mark.parametrize("bands", [1, 2, 5, 8])
 def test_no_word_leaves_the_page_or_covers_another(bands: int) -> None:
     refuse_collisions(multiples(synthetic_cube(prompts=2, seeds=1, steps=8, bank=FilterBank.octaves(bands, (16, 16)))))
+
+
+def test_names_of_bands_stay_beside_their_panel(cube: xr.Dataset) -> None:
+    """Where one band has everything, the names of the others would push its own out at the top."""
+    alone = cube.assign(energy=cube.energy.where(cube.band == 3, 0))
+    for ax in multiples(alone).axes:
+        heights = [text.get_position()[1] for text in ax.texts]
+        assert len(heights) == 4
+        assert min(heights) > 0
+        assert max(heights) < 1
 
 
 def test_exploding_variance_is_brought_to_unit_variance(cube: xr.Dataset) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from spectra.analysis import emergence
+from spectra.analysis import DECIDED, coherence, emergence, mean_over_prompts
 from spectra.bands import FilterBank, radial_modes
 from spectra.errors import UserError
 from spectra.plots import apart, band_colours, band_labels, energy_per_mode, overview, save
@@ -63,6 +63,47 @@ def test_bands_never_decided_are_said_to_come_later(cube: xr.Dataset) -> None:
     assert words(overview(cube.assign(coherence=cube.coherence * 0.5))).count("later") == 4
 
 
+def several_calls(cube: xr.Dataset, steps: list[int]) -> xr.Dataset:
+    return cube.assign_coords(step=("step", steps))
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([*(i // 2 for i in range(9)), 5], "5 steps (9 calls)"),  # Heun's method
+        ([*(i // 4 for i in range(8)), 2, 3], "3 steps (9 calls)"),  # PNDM's warm-up
+    ],
+)
+def test_dots_are_at_the_call_that_decides_where_a_step_has_several(steps: list[int], said: str) -> None:
+    cube = several_calls(synthetic_cube(prompts=3, seeds=2, steps=9), steps)
+    figure, found = overview(cube), emergence(cube)
+    coherent, decided = figure.axes[:2]
+    mean = mean_over_prompts(coherence(cube)).value.transpose("step", "band").values
+    for ax, height in ((coherent, lambda call, band: mean[call, band]), (decided, lambda call, band: band)):
+        dots = {tuple(map(float, np.ravel(line.get_xydata()))) for line in ax.lines if line.get_marker() == "o"}
+        assert dots == {
+            (call, float(height(int(call), band))) for band, call in enumerate(found.call.values) if np.isfinite(call)
+        }
+    assert all(line.get_ydata()[0] >= DECIDED for line in coherent.lines if line.get_marker() == "o")
+    for label, step in zip(band_labels(cube), found.step.values, strict=True):
+        assert f"{label}   {step:.0f}" in words(figure)
+    assert said in words(figure)
+    refuse_collisions(figure)
+
+
+def test_large_noise_levels_are_written_out(cube: xr.Dataset) -> None:
+    shown = words(overview(cube.assign_coords(noise_level=cube.noise_level * 156.4)))
+    assert "0\n156" in shown
+    assert "e+" not in shown
+
+
+def test_what_a_ribbon_would_say_is_not_said_of_a_single_run(cube: xr.Dataset) -> None:
+    said = [words(overview(cube.isel(run=runs))) for runs in ([0], [0, 1], [0, 2])]
+    assert ["mean" in one for one in said] == [False, True, True]
+    assert ["95 % over runs" in one for one in said] == [False, True, False]
+    assert ["interval over prompts" in one for one in said] == [False, False, True]
+
+
 def test_what_was_not_recorded_is_said(cube: xr.Dataset) -> None:
     poor = cube.isel(signal=[0]).assign(coherence=cube.coherence * np.nan)
     shown = words(overview(poor))
@@ -109,6 +150,14 @@ def test_labels_are_moved_apart_and_keep_their_order() -> None:
         assert (np.diff(np.sort(moved)) > 0.079).all()
         assert (np.argsort(moved) == np.argsort(values)).all()
     np.testing.assert_array_equal(apart(np.array([0.1, 0.5]), 0.08), [0.1, 0.5])
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0, 0.0, 1.0], [1.0, 0.99, 0.98], [0.5, 0.51, 0.52], np.zeros(30)])
+def test_labels_stay_within_their_limits(values: list[float]) -> None:
+    moved = np.sort(apart(np.array(values), 0.08, 0.03, 0.97))
+    assert moved[0] >= 0.03 - 1e-12
+    assert moved[-1] <= 0.97 + 1e-12
+    assert (np.diff(moved) > min(0.079, 0.94 / len(values))).all()
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -54,6 +54,31 @@ def test_blocks_of_a_transformer_are_measured_on_the_grid_of_their_tokens(tmp_pa
         np.testing.assert_allclose(cube.block_energy[0, i, 0], expected, rtol=1e-4)
 
 
+def test_networks_that_take_turns_have_their_blocks_in_common(tmp_path: Path) -> None:
+    from tests.spectra.guided import wan
+
+    pipe, call = wan()
+    kept: list[torch.Tensor] = []
+    for network in (pipe.transformer, pipe.transformer_2):
+        network.blocks[0].register_forward_hook(lambda module, args, output: kept.append(output))
+    pipe.set_progress_bar_config(disable=True)
+    with record(pipe, tmp_path / "c.zarr", bank=BANK, blocks=True):
+        pipe(**call, generator=torch.Generator().manual_seed(0))
+    cube = spectra.open_cube(tmp_path / "c.zarr")
+    prompted = torch.stack(kept[::2]).transpose(2, 3).unflatten(-1, (2, 2, 2))  # (step, b, c, t, h, w)
+    expected = HALVED.energies(prompted.float()).sum((2, 3)).squeeze(1)
+    np.testing.assert_allclose(cube.block_energy.isel(run=0, block=0)[:-1], expected, rtol=1e-4)
+
+
+def test_a_prompt_that_changes_nothing_leaves_nothing_to_be_told_apart(tmp_path: Path) -> None:
+    pipe = tiny_sd()
+    with record(pipe, tmp_path / "c.zarr", bank=BANK, blocks=True):
+        pipe("", negative_prompt="", generator=seeded(1), **CALL | {"guidance_scale": 3.0})
+        pipe("", generator=seeded(1), **CALL)
+    cube = spectra.open_cube(tmp_path / "c.zarr")
+    np.testing.assert_allclose(cube.block_energy[0, 0], cube.block_energy[1, 0], rtol=1e-4)
+
+
 def test_where_guidance_is_not_linear_the_half_cannot_be_told(tmp_path: Path) -> None:
     pipe = tiny_sd()
     with (

@@ -167,6 +167,12 @@ def test_another_number_of_steps_or_another_grid_is_refused(tmp_path: Path) -> N
             pipe("a", height=64, width=32, **CALL)
 
 
+def test_steps_that_are_given_as_a_list_are_counted(tmp_path: Path) -> None:
+    with record(tiny_sd3(), tmp_path / "c.zarr") as recorder:
+        recorder.pipe("a", generator=seeded(1), sigmas=[1.0, 0.6, 0.3], output_type="latent", guidance_scale=1.0)
+    assert spectra.open_cube(tmp_path / "c.zarr").attrs["num_inference_steps"] == "3"
+
+
 def test_an_existing_cube_lends_its_bank(tmp_path: Path) -> None:
     pipe = tiny_sd()
     for bank in (spectra.FilterBank((2.0,)), None):

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import spectra
+import spectra.guidance
 from spectra.errors import UserError
 from spectra.record import record
+from tests.spectra.guided import flux, modular_wan
 from tests.spectra.witness import BANK, CALL, Witness, energies, scipy_energies, seeded
 from tests.tiny import tiny_sd, tiny_sd3
 
@@ -104,6 +106,7 @@ def test_guidance_for_a_part_of_the_steps_is_recorded_for_that_part(tmp_path: Pa
     known = np.isfinite(cube.energy.sel(signal="cond").isel(run=0)).all(("channel", "band"))
     assert known.values.tolist() == [True, True, False, False, False]
     assert str(cube["split"].values[0]) == "in 2 of 4 calls guidance is off"
+    assert cube.guidance_rule.values.tolist() == ["cfg"]
 
 
 def test_one_of_the_three_brings_the_others(tmp_path: Path) -> None:
@@ -128,6 +131,65 @@ def test_a_rule_replaces_what_the_scheduler_is_given(tmp_path: Path) -> None:
     assert str(cube.guidance_rule.values[0]) == "cfg-zero-star"
     assert float(cube.energy.sel(signal="prediction").isel(step=0).sum()) == 0
     np.testing.assert_allclose(energies(cube, "prediction")[:, 3], scipy_energies(witness.outputs[3]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"])
+@pytest.mark.parametrize("strength", [None, 0.6])
+def test_the_first_steps_of_a_call_are_zero_wherever_in_the_schedule_it_begins(
+    scheduler: str, strength: float | None, tmp_path: Path
+) -> None:
+    parts = tiny_sd3().components | {"scheduler": getattr(diffusers, scheduler)()}
+    pipe = (diffusers.StableDiffusion3Pipeline if strength is None else diffusers.StableDiffusion3Img2ImgPipeline)(
+        **parts
+    )
+    changed = {} if strength is None else {"image": torch.ones(1, 3, 64, 64), "strength": strength}
+    pipe.set_progress_bar_config(disable=True)
+    rule = spectra.guidance.rule("cfg-zero-star", zero_init=2)
+    with record(pipe, tmp_path / "c.zarr", signals=("latent", "prediction"), guidance=rule):
+        pipe("a", generator=seeded(1)[0], **PROMPTED | {"num_inference_steps": 6, "height": 64, "width": 64} | changed)
+    cube = spectra.open_cube(tmp_path / "c.zarr")
+    zero = (cube.energy.sel(signal="prediction").sum(("channel", "band")) == 0).values[0, :-1]
+    assert zero.tolist() == (cube["step"].values[:-1] < 2).tolist()
+    np.testing.assert_allclose(energies(cube, "latent")[:, 1], energies(cube, "latent")[:, 0], rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:UniPCMultistepScheduler keeps the last 2")
+def test_the_rule_gives_what_the_guider_of_the_same_name_gives(tmp_path: Path) -> None:
+    """diffusers' own CFG-Zero*, in a modular pipeline, which tells nobody how many steps it makes."""
+    guiders = (diffusers.ClassifierFreeZeroStarGuidance, diffusers.ClassifierFreeGuidance)
+    given = []
+    for guider, own in zip(guiders, (None, "cfg-zero-star"), strict=True):
+        pipe, call = modular_wan(guider(guidance_scale=4.0))
+        with record(pipe, tmp_path / f"{own}.zarr", signals=("latent", "prediction"), guidance=own):
+            pipe(**call, generator=seeded(1)[0])
+        given.append(spectra.open_cube(tmp_path / f"{own}.zarr").energy.values)
+    assert (given[0][:, 0, 1] == 0).all()
+    np.testing.assert_allclose(given[1], given[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [({}, "cfg"), ({"true_cfg_scale": 1.0}, "none"), ({"negative_prompt_embeds": None}, "none")],
+)
+def test_guidance_by_embeddings_is_named_and_what_a_network_has_built_in_is_not(
+    call: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    pipe, given = flux(**call)  # guidance_scale is 3.5, an input of its network
+    pipe.set_progress_bar_config(disable=True)
+    with record(pipe, tmp_path / "c.zarr", signals=("latent", "cond")):
+        pipe(**given, generator=seeded(1)[0])
+    cube = spectra.open_cube(tmp_path / "c.zarr")
+    assert cube.guidance_rule.values.tolist() == [expected]
+    assert (str(cube["split"].values[0]) == "") == (expected == "cfg")
+
+
+@pytest.mark.parametrize("name", ["FluxFillPipeline", "Flux2Pipeline", "SanaSprintPipeline"])
+def test_distilled_pipelines_without_a_negative_prompt_do_not_guide(name: str) -> None:
+    from spectra.families import family_of
+    from spectra.recording.provenance import guidance_rule
+
+    pipe = object.__new__(getattr(diffusers, name))
+    assert guidance_rule(pipe, {"guidance_scale": 30.0}, family_of(pipe)) == "none"
 
 
 def test_plain_guidance_as_a_rule_changes_no_picture(tmp_path: Path) -> None:

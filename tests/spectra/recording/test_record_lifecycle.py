@@ -74,6 +74,20 @@ def test_a_pipeline_that_calls_itself_makes_one_run(tmp_path: Path) -> None:
     assert recorder.runs == 1
 
 
+def test_arguments_that_a_subclass_passes_on_unnamed_have_their_names_and_defaults(tmp_path: Path) -> None:
+    class Wrapped(diffusers.StableDiffusionPipeline):  # type: ignore[misc]
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs)
+
+    pipe = tiny_sd()
+    pipe.__class__ = Wrapped
+    with record(pipe, tmp_path / "c.zarr", signals=("latent", "guidance")):
+        pipe("a dot", 64, 64, 2, output_type="latent", generator=torch.Generator().manual_seed(3))
+    cube = spectra.open_cube(tmp_path / "c.zarr")
+    assert (cube.prompt.item(), cube.seed.item(), cube.guidance_scale.item()) == ("a dot", 3, 7.5)
+    assert (cube["split"].item(), cube.guidance_rule.item()) == ("", "cfg")
+
+
 def test_steps_of_a_copied_scheduler_are_not_heard_and_advance_only_the_copy(tmp_path: Path) -> None:
     pipe = Loop()
 

@@ -125,6 +125,55 @@ def test_kinds_of_loops_that_are_not_known_are_refused(options: Any, message: st
         pytest.fail("the block must not be entered")
 
 
+def observed(recorder: Any, x: torch.Tensor, level: Any, **kind: Any) -> None:
+    """One step that leaves the state as it is."""
+    with recorder.sampling(**kind) as run:
+        run.observe(x, x, noise_level=level)
+        run.finish(x)
+
+
+@pytest.mark.parametrize(
+    ("space", "level"),
+    [("vp", 1.5), ("flow", 1.2), ("ve", -1.0), ("ve", float("inf")), ("vp", float("nan")), ("vp", torch.tensor(2.0))],
+)
+def test_noise_levels_that_no_state_has_are_refused(space: str, level: Any, tmp_path: Path) -> None:
+    model, x = Denoiser(), noise(3)
+    with (
+        record(model, tmp_path / "c.zarr") as recorder,
+        pytest.raises(UserError, match=f"noise level of a {space} state"),
+    ):
+        observed(recorder, x, level, space=space, prediction_type="sample")
+
+
+def test_levels_repeated_for_each_sample_are_one_and_different_ones_are_refused(tmp_path: Path) -> None:
+    model, x = Denoiser(), noise(3, 4)
+    with record(model, tmp_path / "c.zarr") as recorder:
+        observed(recorder, x, torch.tensor([2.0, 2.0]), **EXPLICIT)
+        with pytest.raises(UserError, match="no common noise level"):
+            observed(recorder, x, torch.tensor([2.0, 1.0]), **EXPLICIT)
+    assert spectra.open_cube(tmp_path / "c.zarr").noise_level.values.tolist() == [2, 0]
+
+
+def test_a_guidance_rule_does_not_claim_what_was_only_observed(tmp_path: Path) -> None:
+    model, x = Denoiser(), noise(3)
+    with (
+        record(model, tmp_path / "c.zarr", guidance="cfg-zero-star") as recorder,
+        pytest.raises(UserError, match="acts on a scheduler's step"),
+        recorder.sampling("a", guidance_scale=4.0, **EXPLICIT) as run,
+    ):
+        run.observe(x, x, noise_level=1.0)
+
+
+def test_a_loop_is_labelled_by_its_own_arguments_not_by_the_last_call_of_the_pipeline(tmp_path: Path) -> None:
+    pipe, x = tiny_sd(), noise(1)
+    pipe("a", num_inference_steps=1, guidance_scale=5.0, output_type="latent")
+    pipe.scheduler.set_timesteps(2)
+    with record(pipe, tmp_path / "c.zarr") as recorder, recorder.sampling("a", seed=1, guidance_scale=1.0):
+        for t in pipe.scheduler.timesteps:
+            x = pipe.scheduler.step(x / 2, t, x).prev_sample
+    assert spectra.open_cube(tmp_path / "c.zarr").guidance_rule.values.tolist() == ["none"]
+
+
 def test_a_loop_that_was_not_told_of_is_refused(tmp_path: Path) -> None:
     model, x = Denoiser(), noise(3)
     with record(model, tmp_path / "c.zarr") as recorder:

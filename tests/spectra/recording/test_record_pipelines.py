@@ -22,12 +22,12 @@ GUIDED = ("latent", "x0", "guidance")
 
 
 def recorded(pipe: Any, store: Path, signals: tuple[str, ...] = ("latent", "x0"), **call: Any) -> Any:
-    """The cube of one call, whose latents are those that the scheduler saw."""
+    """The cube of one call, whose latents are those that the scheduler saw and the pipeline gave."""
     witness = Witness(pipe)
     with record(pipe, store, bank=BANK, signals=signals):
-        pipe(**{"generator": seeded(1)[0], **CALL, **call})
+        end = pipe(**{"generator": seeded(1)[0], **CALL, **call}).images
     cube = spectra.open_cube(store)
-    expected = np.stack([scipy_energies(x.float()) for x in witness.latents()], 1)
+    expected = np.stack([scipy_energies(x.float()) for x in (*witness.states, end)], 1)
     np.testing.assert_allclose(energies(cube, "latent"), expected, rtol=1e-4)
     return cube
 
@@ -158,6 +158,16 @@ def test_adapters_are_described_by_name_scale_and_content(tmp_path: Path) -> Non
     assert len(first[0]["hash"]) == 32
     assert off == []
     assert cube.adapter.values.tolist() == ["style", "style", "style", ""]
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.0])
+def test_the_scale_that_a_call_gives_its_adapters_is_recorded(scale: float, tmp_path: Path) -> None:
+    pipe, seen = adapted(), set()
+    layer = next(module for module in pipe.unet.modules() if hasattr(module, "lora_A"))
+    layer.lora_A["style"].register_forward_hook(lambda module, args, out: seen.add(layer.scaling["style"]))
+    with record(pipe, tmp_path / "c.zarr"):
+        pipe("a", cross_attention_kwargs={"scale": scale}, **CALL)
+    assert [one["scale"] for one in details(spectra.open_cube(tmp_path / "c.zarr"))[0]] == list(seen) == [2.0 * scale]
 
 
 def test_the_hash_of_an_adapter_is_of_its_values_alone(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import zarr
 from spectra.bands import FilterBank
 from spectra.cube import Writer, append, compact, create, open_cube, read_header, resume, validate
 from spectra.errors import UserError
-from spectra.schema import GUIDED, PAIRS, Runs
+from spectra.schema import GUIDED, PAIRS, SCHEMA, Runs, Variable
 from spectra.storage import creation, folders, stores, transactions
 from tests.spectra.test_cube import HEADER, assert_holds, runs
 
@@ -86,6 +87,44 @@ def test_compacting_keeps_everything_but_the_size_of_chunks(tmp_path: Path) -> N
     with pytest.raises(UserError, match="damaged cube"):
         compact(place, tmp_path / "other.zarr")
     assert not (tmp_path / "other.zarr").exists()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cube with all parts; do not change it."""
+    place = tmp_path_factory.mktemp("whole") / "c.zarr"
+    with Writer(place) as writer:
+        writer.write(FULL, full_runs(2))
+    validate(place)
+    return place
+
+
+@pytest.mark.parametrize("variable", [one for one in SCHEMA if one.name != "status"], ids=lambda one: one.name)
+def test_a_chunk_that_is_gone_is_missed_whatever_the_variable(variable: Variable, whole: Path, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(whole, tmp_path / "c.zarr"))
+    next((place / variable.name).glob("c.*.0" if len(variable.dims) > 1 else "c.0")).unlink()
+    with pytest.raises(UserError, match=f"damaged cube: {variable.name} .*(lost|not what its description says)"):
+        open_cube(place)
+    if variable.dims[0] == "run":
+        with pytest.raises(UserError, match=f"damaged cube: {variable.name} of run . is lost; probe again"):
+            compact(place, tmp_path / "packed.zarr")
+    assert [path.name for path in tmp_path.iterdir()] == ["c.zarr"]
+
+
+@pytest.mark.parametrize("name", ["zarr.json", "seed/zarr.json", "energy/c.0.0.0.0.0.0"])
+def test_a_cube_that_may_not_be_read_is_not_called_damaged(
+    name: str, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = zarr.storage.LocalStore.get
+
+    async def guarded(self: Any, key: str, *args: Any, **more: Any) -> Any:
+        if key == name:
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        return await original(self, key, *args, **more)
+
+    monkeypatch.setattr(zarr.storage.LocalStore, "get", guarded)
+    with pytest.raises(UserError, match=r"c\.zarr may not be read: permission is denied"):
+        open_cube(whole)
 
 
 def metadata(*names: str, **change: Any) -> Callable[[Path], None]:

@@ -166,6 +166,7 @@ def test_writers_together_fill_the_cube_that_one_would_have_filled(kind: str, tm
             fill(place, Crew(0, 1, None, lambda: None), left)
     serial = open_cube(places[0])
     assert prompts_of(places[0]) == [f"{seed}.{i}" for seed in seeds for i in range(2)]
+    together(places[1], [], (None, None))  # the same command again: all is there
     for place in places[1:]:
         xr.testing.assert_identical(open_cube(place).drop_attrs(), serial.drop_attrs())
 
@@ -212,8 +213,9 @@ def test_processes_that_know_nothing_of_each_other_lose_nothing(tmp_path: Path) 
 
 
 PROBE = """
-import sys
+import os, pathlib, sys
 import spectra
+pathlib.Path(f"{sys.argv[1]}.{os.environ.get('RANK', 0)}").touch()
 spectra.probe("mini", ["a red circle", "a blue square", "a green line"], range(3), 2, sys.argv[1], batch=2)
 """
 
@@ -226,10 +228,12 @@ def launch(count: int, place: str, accelerate: bool) -> None:
     if accelerate:
         script = Path(place).parent / "probe.py"
         script.write_text(PROBE)
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(count),
+        # With --cpu accelerate starts one process, whatever the number; with --multi_gpu, several even without a GPU.
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(count),
                    "--num_machines", "1", "--main_process_port", port, "--mixed_precision", "no",
                    "--dynamo_backend", "no", str(script), place]  # fmt: skip
         subprocess.run(command, env=base, check=True, timeout=240)
+        assert len(list(Path(place).parent.glob(f"{Path(place).name}.?"))) == count
         return
     ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)} for rank in range(count)]
     started = [subprocess.Popen([sys.executable, "-c", PROBE, place], env={**base, **rank}) for rank in ranks]
