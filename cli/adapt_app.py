@@ -195,7 +195,10 @@ def sample(
     run: Annotated[Path, typer.Argument(help="Run directory of `adapt train`, or the adapter folder inside it.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the pictures.")],
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for more.")] = None,
-    prompts: Annotated[Path | None, typer.Option("--prompts", help="File with one prompt a line.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", help="File with one prompt a line; lines that begin with # are comments."),
+    ] = None,
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds for each prompt: 0:4, or 1,4,7.")] = "0",
     model: Annotated[str | None, typer.Option("--model", help="Base model; default: the run's.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps; default: the run's.")] = None,

@@ -198,7 +198,7 @@ def _seed_range(part: str, text: str) -> range:
 
 
 def collect_prompts(given: Sequence[str] | None, file: Path | None) -> list[str]:
-    """Prompts from options and from a file with one prompt a line (empty lines are skipped)."""
+    """Prompts from options and from a file with one prompt a line (empty ones, and # comments, are left out)."""
     prompts = [*(given or []), *(_lines(file) if file else [])]
     if not all(prompt.strip() for prompt in prompts):
         raise UserError("a prompt is empty; give --prompt some words")
@@ -220,7 +220,8 @@ def _is_unicode(text: str) -> bool:
 
 def _lines(file: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [line for line in lines if not line.startswith("#")]
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 text; save it as UTF-8, one prompt a line") from error
     except OSError as error:

@@ -115,11 +115,13 @@ def _bands(compared: xr.Dataset) -> Iterator[list[Worst]]:
 
 
 def percent(log_ratio: float) -> str:
-    """A log ratio as a change in per cent."""
+    """A log ratio as a change in per cent, and as a factor where it doubles."""
+    from spectra.plots.heatmap import ratio
+
     change = 100 * math.expm1(min(log_ratio, 700.0))
     if not math.isfinite(log_ratio):
         return "unbounded"
-    return "0 %" if abs(change) < 0.005 else f"{change:+.2f} %" if abs(change) < 100 else f"{change:+.3g} %"
+    return "0 %" if abs(change) < 0.005 else f"{change:+.2f} %" if abs(change) < 100 else ratio(log_ratio)
 
 
 def failures(rows: list[Worst], limit: float | None) -> list[Worst]:
@@ -135,10 +137,10 @@ def table(compared: xr.Dataset, rows: list[Worst], title: str) -> Table:
     from spectra.plots import band_labels
 
     caption = (
-        f"{about(compared)}. {compared.attrs['estimand']}; 95 % intervals that hold for all cells together. Per band, "
-        "the largest difference whose interval excludes none; where there is no such step, the largest."
+        f"{about(compared)}.\nShown: {compared.attrs['estimand']}; 95 % intervals that hold for all cells together.\n"
+        "Per band, the largest difference whose interval excludes none; where there is no such step, the largest."
     )
-    found = Table(title=escape(title), caption=escape(caption))
+    found = Table(title=escape(title), caption=escape(caption), title_justify="left", caption_justify="left")
     for name in ("Signal", "Band", "Scales", "A over B", "Interval", "At step"):
         found.add_column(name, justify="left" if name == "Signal" else "right")
     labels = band_labels(compared)
@@ -181,15 +183,15 @@ def write_junit(path: Path, rows: list[Worst], limit: float, seconds: float, unp
     for group, name, words in why:
         case = ElementTree.SubElement(suite, "testcase", {"classname": group, "name": name})
         if words:
-            ElementTree.SubElement(case, "failure", {"message": words})
+            ElementTree.SubElement(case, "failure", {"message": printable(words)})
     scratch = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         ElementTree.ElementTree(root).write(scratch, encoding="utf-8", xml_declaration=True)
         scratch.replace(path)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write {path}: {why}; choose another place with --junit") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {path}: {reason}; choose another place with --junit") from error
     finally:
         with suppress(OSError):
             scratch.unlink()

@@ -43,6 +43,14 @@ def chosen(store: str, only: list[str], option: str = "--only") -> xr.Dataset:
     )
 
 
+USEFUL = 6  # prompts from which on an interval over them is narrow enough to say something
+ABOUT = (
+    "Scales: standard deviations of the two Gaussians that bound the band, in latent pixels.",
+    "Frequency: where the band peaks, in cycles per latent pixel.",
+    "Share: of the sum of the bands' energies of the latent; bands overlap, so that sum is not the total energy.",
+)
+
+
 def heading(cube: xr.Dataset) -> dict[str, Any]:
     """What was probed, in a few facts."""
     guidance = sorted({float(scale) for scale in cube.guidance_scale.values if math.isfinite(scale)})
@@ -57,7 +65,10 @@ def heading(cube: xr.Dataset) -> dict[str, Any]:
 
 
 def band_rows(cube: xr.Dataset, threshold: float) -> list[dict[str, Any]]:
-    """Per band: scales, frequency, share of the latent's energy at start and end, and when it is decided."""
+    """Per band: scales, frequency, share of the latent's energy at start and end, and when it is decided.
+
+    The ends of the interval of a single run, which has none, are NaN.
+    """
     from spectra.analysis import emergence, shares
     from spectra.plots.panels import has_coherence
 
@@ -70,7 +81,8 @@ def band_rows(cube: xr.Dataset, threshold: float) -> list[dict[str, Any]]:
     }  # fmt: skip
     if has_coherence(cube):
         found = emergence(cube, threshold)
-        columns |= {"decided": found.step, "decided_low": found.low, "decided_high": found.high}
+        low, high = (end.where(found.attrs["n"] > 1) for end in (found.low, found.high))
+        columns |= {"decided": found.step, "decided_low": low, "decided_high": high}
         columns |= {"noise_level": found.noise_level}
     values = {name: [float(value) for value in column.values] for name, column in columns.items()}
     return [{"band": band, **{name: row[band] for name, row in values.items()}} for band in range(cube.sizes["band"])]
@@ -81,31 +93,53 @@ def band_table(cube: xr.Dataset, rows: list[dict[str, Any]], threshold: float) -
     from rich.markup import escape
     from rich.table import Table
 
-    facts = heading(cube)
-    sizes = ", ".join(count(facts[f"{thing}s"], thing) for thing in ("run", "prompt", "step"))
-    title = f"{printable(facts['model'])}: {sizes}"
-    guided = ", ".join(f"{scale:g}" for scale in facts["guidance"]) or "none"
-    caption = (
-        f"{_about_decided(rows, threshold)} Scales in latent pixels, frequency in cycles per latent pixel (where the "
-        f"band peaks), guidance {guided}. Share: of the latent's energy."
-    )
-    table = Table(title=escape(title), caption=caption)
-    for column in ("Band", "Scales", "Frequency", "Share at start", "Share at end", "Decided at step"):
+    from spectra.plots.style import of_data
+
+    data, facts = of_data(cube), heading(cube)
+    caption = [*([] if data else _about_decided(cube, rows, threshold)), *ABOUT]
+    if not data:
+        caption.append(f"Guidance: {', '.join(f'{scale:g}' for scale in facts['guidance']) or 'none'}.")
+    left: dict[str, Any] = {"title_justify": "left", "caption_justify": "left"}
+    table = Table(title=escape(f"{printable(facts['model'])}: {_sizes(cube)}"), caption="\n".join(caption), **left)
+    ends = ("Share in noise", "Share in data") if data else ("Share at start", "Share at end", "Decided at step")
+    for column in ("Band", "Scales", "Frequency", *ends):
         table.add_column(column, justify="right")
     for row in rows:
         name = f"{row['band']}" + {0: " low", len(rows) - 1: " high"}.get(row["band"], "")
-        shares = (f"{row['share_start']:.1%}", f"{row['share_end']:.1%}")
-        table.add_row(name, _scales(row), f"{row['frequency']:.3f}", *shares, _decided(row))
+        cells = [f"{row['share_start']:.1%}", f"{row['share_end']:.1%}", _decided(row)]
+        table.add_row(name, _scales(row), f"{row['frequency']:.3f}", *cells[: len(ends)])
     return table
 
 
-def _about_decided(rows: list[dict[str, Any]], threshold: float) -> str:
+def _sizes(cube: xr.Dataset) -> str:
+    """How much there is: runs, prompts and steps, or of data pictures and noise levels."""
+    from spectra.analysis import prompts_of
+    from spectra.plots.page import by_picture
+    from spectra.plots.style import of_data
+
+    facts = heading(cube)
+    sizes = {"run": facts["runs"], "prompt": facts["prompts"], "step": facts["steps"]}
+    if of_data(cube):
+        pictures = len(set(prompts_of(by_picture(cube))))
+        sizes = {"run": facts["runs"], "picture": pictures, "noise level": facts["steps"]}
+    return ", ".join(count(size, thing) for thing, size in sizes.items())
+
+
+def _about_decided(cube: xr.Dataset, rows: list[dict[str, Any]], threshold: float) -> list[str]:
+    """Sentences on the step at which a band is decided, and on how far its interval can be trusted."""
     if not any("decided" in row for row in rows):
-        return "Decided: no coherence with a finished sample was recorded."
-    return (
+        return ["Decided: no coherence with a finished sample was recorded."]
+    interval = not math.isnan(rows[0]["decided_low"])
+    said = (
         "Decided: the step from which on the predicted clean sample agrees with the finished one in this band "
-        f"(cosine at least {threshold:g}), with a 95 % interval."
+        f"(cosine at least {threshold:g}){', with a 95 % interval' * interval}."
     )
+    prompts = heading(cube)["prompts"]
+    if not interval or prompts >= USEFUL:
+        return [said]
+    if prompts == 1:
+        return [said, "Intervals over the runs of one prompt say nothing of others; six or more prompts do."]
+    return [said, f"Intervals over {prompts} prompts are wide; six or more make them useful."]
 
 
 def _scales(row: dict[str, Any]) -> str:
@@ -117,7 +151,7 @@ def _decided(row: dict[str, Any]) -> str:
     if "decided" not in row:
         return "unknown"
     step, low, high = (_step(row[name]) for name in ("decided", "decided_low", "decided_high"))
-    return step if step == "never" else f"{step} ({low} to {high})"
+    return step if step == "never" or math.isnan(row["decided_low"]) else f"{step} ({low} to {high})"
 
 
 def _step(value: float) -> str:

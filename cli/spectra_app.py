@@ -21,53 +21,34 @@ from cli.common import (
     printable,
     progress_bar,
 )
+from cli.options import (
+    ABOUT_FIGURE,
+    OFF,
+    SIGNALS,
+    Adapter,
+    Bands,
+    Batch,
+    CallArguments,
+    Data,
+    Dtype,
+    Guidance,
+    GuidanceScale,
+    ModelName,
+    Only,
+    OnlyA,
+    OnlyB,
+    Prompt,
+    Prompts,
+    Resume,
+    Scheduler,
+    Seeds,
+    Signals,
+    Steps,
+)
 from cli.tables import WIDE, console, finding_table, model_table, print_table
 from spectra.errors import UserError
 
 app = application("See how a diffusion model's latents spread their energy over frequency bands while it generates.")
-
-ModelName = Annotated[str, typer.Option("--model", help="Bundled name, alias (`spectra models`), folder or hub id.")]
-Prompt = Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for more.")]
-Prompts = Annotated[Path | None, typer.Option("--prompts", help="File with one prompt a line.")]
-Seeds = Annotated[str, typer.Option("--seeds", help="Seeds for each prompt: 0:8 is eight of them; or 1,4,7.")]
-Steps = Annotated[int, typer.Option("--steps", min=1, help="Sampling steps.")]
-GuidanceScale = Annotated[
-    float,
-    typer.Option("--guidance-scale", min=0, help="Guidance scale; at 1 guidance is off, which band energies want."),
-]
-Guidance = Annotated[
-    str | None,
-    typer.Option("--guidance", help="How predictions with and without prompt are combined: cfg, cfg-zero-star."),
-]
-Scheduler = Annotated[
-    str | None, typer.Option("--scheduler", help="Scheduler of diffusers, such as DDIM; default: the model's own.")
-]
-Bands = Annotated[
-    str | None, typer.Option("--bands", help="Octave bands, such as 6, or scales in latent pixels: 0.8,1.6,3.2.")
-]
-Signals = Annotated[
-    str,
-    typer.Option("--signals", help="Of latent,x0,eps,prediction,cond,uncond,guidance,blocks; the last four are extra."),
-]
-Adapter = Annotated[
-    Path | None,
-    typer.Option("--adapter", help="Adapter: a run of `adapt train`, a PEFT folder or a LoRA file."),
-]
-Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder of pictures: record them under the forward process, no sampling.")
-]
-SIGNALS, OFF = "latent,x0,eps,prediction", 1.0  # what is recorded by default, and the scale without guidance
-ABOUT_FIGURE = "Picture to write; default: beside the cube, and none with --json."
-Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples generated at once.")]
-Resume = Annotated[
-    Literal["allow", "must", "never"],
-    typer.Option("--resume", help="Add to a cube that exists: allow it, demand it, or never do it."),
-]
-
-CHOICE = "runs by NAME=VALUE: adapter, guidance_scale, guidance_rule, adapter_detail, prompt, seed. Repeat it for more."
-Only = Annotated[list[str] | None, typer.Option("--only", help=f"Choose {CHOICE}")]
-OnlyA = Annotated[list[str] | None, typer.Option("--only-a", help=f"Of A, choose {CHOICE}")]
-OnlyB = Annotated[list[str] | None, typer.Option("--only-b", help=f"Of B, choose {CHOICE}")]
 
 
 @app.command()
@@ -76,14 +57,16 @@ def probe(
     out: Annotated[str, typer.Option("--out", help="Cube to write: a folder such as runs/mini.zarr, or a URL.")],
     prompt: Prompt = None,
     prompts: Prompts = None,
-    seeds: Seeds = "0:8",
+    seeds: Seeds = None,
     steps: Steps = 30,
     scheduler: Scheduler = None,
-    guidance_scale: GuidanceScale = OFF,
+    guidance_scale: GuidanceScale = None,
     guidance: Guidance = None,
     bands: Bands = None,
-    signals: Signals = SIGNALS,
+    signals: Signals = None,
     adapter: Adapter = None,
+    call: CallArguments = None,
+    dtype: Dtype = None,
     data: Data = None,
     batch: Batch = 8,
     resume: Resume = "allow",
@@ -93,25 +76,27 @@ def probe(
 
     What a cube holds already is not generated again. With --data, pictures are recorded at --steps noise levels.
     """
-    from cli.probing import attaching, leads, parse_bands, parse_signals, runs_in
+    from cli.probing import attaching, leads, parse_bands, parse_call, parse_signals, runs_in
 
-    numbers, bank, start, before = parse_seeds(seeds), parse_bands(bands), time.monotonic(), runs_in(out)
+    numbers = parse_seeds(seeds or ("0:8" if data is None else "0:1"))
+    bank, start, before = parse_bands(bands), time.monotonic(), runs_in(out)
     seen: list[int] = []  # of this process's share of the runs, how many are there: at the start, after each batch
     with kept(lambda: _left(out, seen)), progress_bar(f"probing {printable(model)}", show=leads()) as progress:
         shared: dict[str, Any] = {"bank": bank, "batch": batch, "resume": resume}
         shared["progress"] = lambda done, total: _note(seen, progress, done, total)
         if data is not None:
-            _refuse_sampling(prompt, prompts, scheduler, guidance, adapter, signals, guidance_scale)
+            _refuse_sampling(prompt, prompts, scheduler, guidance, adapter, signals, guidance_scale, call, dtype)
             from spectra.forward import probe_data
 
             cube = probe_data(model, data, out, levels=steps, seeds=numbers, **shared)
         else:
-            texts, names, attached = collect_prompts(prompt, prompts), parse_signals(signals), attaching(adapter)
+            texts, names = collect_prompts(prompt, prompts), parse_signals(signals or SIGNALS)
+            attached, own = attaching(adapter), parse_call(call or [])
             from spectra.probe import probe as record_runs
 
             cube = record_runs(
-                model, texts, numbers, steps, out, guidance_scale=guidance_scale, guidance=guidance,
-                scheduler=scheduler, signals=names, **attached, **shared,
+                model, texts, numbers, steps, out, guidance_scale=OFF if guidance_scale is None else guidance_scale,
+                guidance=guidance, scheduler=scheduler, signals=names, call=own, dtype=dtype, **attached, **shared,
             )  # fmt: skip
     if not leads():
         return
@@ -137,10 +122,10 @@ def probe(
 
 def _refuse_sampling(*options: object) -> None:
     """Options about sampling have no meaning for pictures."""
-    if any(option not in (None, SIGNALS, OFF) for option in options):
+    if any(option is not None for option in options):
         raise UserError(
             "--data records pictures, not samples: leave out --prompt, --prompts, --signals, --scheduler, --adapter, "
-            "--guidance and --guidance-scale"
+            "--guidance, --guidance-scale, --call and --dtype"
         )
 
 
@@ -162,7 +147,7 @@ def show(
     figure: Annotated[Path | None, typer.Option("--figure", help=ABOUT_FIGURE)] = None,
     kind: Annotated[
         Literal["overview", "multiples", "guidance"],
-        typer.Option("--kind", help="Figure: all on a page, each signal's shares over noise, or what guidance adds."),
+        typer.Option("--kind", help="Figure: all on a page, each signal's shares by step, or what guidance adds."),
     ] = "overview",
     threshold: Annotated[
         float, typer.Option("--threshold", min=0, max=1, help="Coherence from which on a band counts as decided.")

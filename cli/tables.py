@@ -37,7 +37,10 @@ def model_table(narrow: bool) -> Table:
 
     from spectra.models import MODELS
 
-    caption = "Memory: all weights in 16 bits, roughly. Any folder or hub id works in place of a name."
+    caption = (
+        "Memory: all weights in 16 bits, roughly; models open in float32, which takes twice that, unless --dtype says "
+        "otherwise. Any folder or hub id works in place of a name."
+    )
     table = Table(title="Models", caption=caption, title_justify="left", caption_justify="left")
     names = ("Name", "Hub id", "Family", "Licence", "Memory", "Note")
     for column in (names[0], f"{names[1]}\n{', '.join(names[2:]).lower()}") if narrow else names:

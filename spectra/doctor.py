@@ -10,11 +10,15 @@ import os
 import platform
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from spectra.errors import UserError
+
+if TYPE_CHECKING:
+    from spectra.families import Family
 
 State = Literal["ok", "note", "fault"]
 DISTRIBUTION = "spectra-adapt"
@@ -30,11 +34,10 @@ class Finding(NamedTuple):
 
 
 def examine(model: str | None = None, cube: str | os.PathLike[str] | None = None) -> list[Finding]:
-    """All findings about this installation and, if given, about a model and a cube."""
-    found = [*_guarded("libraries", libraries), *_guarded("device", devices), *_guarded("filter bank", bank)]
+    """All findings: about a model, if one is given, about this installation, and about a cube, if one is given."""
+    found = [] if model is None else _guarded(f"model {model}", lambda: about_model(model))
+    found += [*_guarded("libraries", libraries), *_guarded("device", devices), *_guarded("filter bank", bank)]
     found += [*_guarded("disk", room), *_guarded("bundled models", bundled)]
-    if model is not None:
-        found += _guarded(f"model {model}", lambda: about_model(model))
     if cube is not None:
         found += _guarded(f"cube {cube}", lambda: about_cube(cube))
     return found
@@ -124,7 +127,7 @@ def bundled() -> list[Finding]:
 
 
 def about_model(name: str) -> list[Finding]:
-    """What spectra will do with a model: its family, its scheduler, and the signals that can be recorded."""
+    """What spectra will do with a model: its family, its scheduler, and what can be recorded of it."""
     from spectra.families import family_of
     from spectra.models import load_pipeline, model_hash
 
@@ -136,7 +139,43 @@ def about_model(name: str) -> list[Finding]:
         )
     else:
         kind = Finding("family", "ok", f"{type(pipe).__name__} is recorded as {family.name}")
-    return [Finding(f"model {name}", "ok", model_hash(pipe)), kind, *_guarded("signals", lambda: [_signals(pipe)])]
+    found = [Finding(f"model {name}", "ok", model_hash(pipe)), kind, *_guarded("signals", lambda: [_signals(pipe)])]
+    found += _guarded("guidance", lambda: [_guidance(pipe, family)])
+    return [*found, *_guarded("blocks", lambda: [_blocks(pipe, family)])]
+
+
+def _guidance(pipe: Any, family: Family) -> Finding:
+    """Whether the predictions with and without the prompt can be told apart."""
+    from spectra.recording.arguments import names_of
+
+    kind: Any = type(pipe)
+    names = [name for name in ("true_cfg_scale", "guidance_scale") if name in names_of(kind)]
+    if "true_cfg_scale" in names and (family.embedded or "guidance_scale" not in names):
+        words = "cond, uncond and guidance can be told apart with --call true_cfg_scale=4 and a negative_prompt"
+        return Finding("guidance", "ok", words)
+    if family.embedded or not names:
+        why = "the scale is an input of the network" if family.embedded else "its call takes no guidance scale"
+        return Finding("guidance", "note", f"there is no cond and uncond to tell apart: {why}")
+    words = (
+        f"cond, uncond and guidance can be told apart where --guidance-scale is above {family.guidance_off:g} and "
+        "guidance is uncond + w (cond - uncond), which is checked at each step"
+    )
+    if family.name == "unknown":
+        return Finding("guidance", "note", f"not tried with this pipeline: {words}")
+    return Finding("guidance", "ok", words)
+
+
+def _blocks(pipe: Any, family: Family) -> Finding:
+    """Which blocks --signals latent,blocks records."""
+    from spectra.recording.blocks import blocks_of
+
+    try:
+        names = list(blocks_of(family.denoiser(pipe)))
+    except UserError as error:
+        return Finding("blocks", "note", str(error))
+    stacks = Counter(name.partition(".")[0] for name in names)
+    listed = ", ".join(f"{stack} ({number})" for stack, number in stacks.items())
+    return Finding("blocks", "ok", f"energies of {len(names)} blocks can be recorded: {listed}")
 
 
 def _signals(pipe: Any) -> Finding:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from spectra.bands import FilterBank
 from spectra.errors import UserError
+from spectra.recording.rule_text import parsed
 from spectra.recording.split import Split
 from spectra.schema import PAIRS
 from spectra.signals import Level, Schedule
@@ -210,13 +211,24 @@ RULES: dict[str, type[GuidanceRule]] = {one.name: one for one in (GuidanceRule, 
 
 
 def rule(name: str, **options: Any) -> GuidanceRule:
-    """The rule of that name. Raises UserError for unknown names and options."""
+    """The rule of that name; options may be in the name, as cubes keep it: `cfg-zero-star(zero_init=0)`.
+
+    Raises UserError for unknown names and options.
+    """
+    name, written = parsed(name)
+    options = written | options
     if name not in RULES:
         raise UserError(f"there is no guidance rule {name!r}: choose one of {', '.join(RULES)}")
     known = [one.name for one in dataclasses.fields(RULES[name])]
     if unknown := sorted(options.keys() - set(known)):
         raise UserError(f"the guidance rule {name} has no option {unknown[0]!r}: it has {', '.join(known)}")
-    return RULES[name](**options)
+    try:
+        return RULES[name](**options)
+    except UserError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:  # an option of another kind
+        given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+        raise UserError(f"the guidance rule {name} cannot have {given}: give numbers") from error
 
 
 def optimal_scale(cube: xr.Dataset) -> xr.DataArray:

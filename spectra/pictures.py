@@ -42,9 +42,16 @@ def find_pictures(folder: str | Path) -> list[Picture]:
         raise UserError(f"the data folder {folder} {what}; give a folder of pictures")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
-        raise UserError(f"the data folder {folder} has no pictures ({', '.join(SUFFIXES)}); put some there")
+        raise UserError(f"the data folder {folder} has no pictures ({', '.join(SUFFIXES)}); {_elsewhere(folder)}")
     table = _table(folder / "metadata.jsonl")
     return [Picture(path, table.get(path.name) or _beside(path)) for path in paths]
+
+
+def _elsewhere(folder: Path) -> str:
+    """What to do where a folder has no pictures: those of its own folders may be meant."""
+    inner = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    found = [str(one) for one in inner if any(path.suffix.lower() in SUFFIXES for path in one.iterdir())]
+    return f"there are some in {' and in '.join(found[:3])}: give one of these" if found else "put some there"
 
 
 def _beside(path: Path) -> str:

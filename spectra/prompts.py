@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+from spectra.errors import UserError
+
 PARTS = ("", "_2", "_3", "_4")
 """Endings of the names of a pipeline's tokenizers and text encoders."""
 LONGEST = 40
@@ -62,6 +64,21 @@ def warn_cut(pipe: Any, texts: Sequence[str], thing: str, places: Sequence[objec
             f"{'is' if number == 1 else 'are'} cut (first: {where})",
             UserWarning,
             stacklevel=2,
+        )
+
+
+def check_readers(pipe: Any) -> None:
+    """Raise UserError if a model cannot read prompts because tokenizers are missing from it.
+
+    A slot may be empty together with that of its text encoder, as T5's often is.
+    """
+    slots = [part for part in PARTS if hasattr(pipe, f"tokenizer{part}")]
+    empty = [part for part in slots if getattr(pipe, f"tokenizer{part}") is None]
+    lost = [part for part in empty if getattr(pipe, f"text_encoder{part}", None) is not None]
+    if lost or (slots and empty == slots):
+        raise UserError(
+            f"this {type(pipe).__name__} has no tokenizer{(lost or empty)[0]}, so it cannot read prompts; "
+            "give a model folder that holds one"
         )
 
 

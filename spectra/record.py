@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,15 +18,19 @@ from spectra.recording import provenance
 from spectra.recording.arguments import defaults_of, names_of
 from spectra.recording.attached import Attached
 from spectra.recording.call import Call
+from spectra.recording.claims import claimed
 from spectra.recording.ending import CALLBACK, heard_callback
 from spectra.recording.headers import asked, known_signals, notes_of
 from spectra.recording.loops import Loop, Sampling, explicit, loop_seeds, subject
 from spectra.recording.meter import MEMORY
 from spectra.recording.refusals import check_recordable
+from spectra.recording.repeats import Repeats
 from spectra.recording.sink import Sink
+from spectra.recording.steering import rule_of
 from spectra.recording.tap import tap
 from spectra.schema import GUIDED, Header, Runs
 from spectra.storage import stores
+from spectra.storage.stored import open_stored
 from spectra.storage.stores import StoreLike
 
 if TYPE_CHECKING:
@@ -33,8 +38,6 @@ if TYPE_CHECKING:
 
 DEFAULT_BANDS = 4
 Method = Callable[..., Any]
-_recorded: dict[int, Any] = {}
-_lock = threading.Lock()
 
 
 @contextmanager
@@ -73,47 +76,33 @@ def record(
     states that a call holds back unmeasured and the clean samples of one run, without which there is no coherence.
 
     Raises UserError if the store cannot be written or holds runs of another kind, if this pipeline is being recorded
-    already, and, from within the call, if latents or scheduler are of a kind that is not understood.
+    already, and, from within the call, if latents or scheduler are of a kind that is not understood. Warns where a
+    block ends without runs, and of runs that the cube held before.
     """
     names = known_signals(signals)
-    own = bank if isinstance(bank, FilterBank) else None
+    bands = bank if isinstance(bank, int) else None
+    if bands is not None and bands < 1:
+        raise UserError(f"a filter bank needs at least 1 band, not {bands}")
     recorder = Recorder(
-        subject(pipe), store, own, names, layout, radial_bins, adapter, notes_of(pipe, attrs),
-        temporal, _rule(guidance), blocks or "blocks" in signals, memory, _bands(bank), isinstance(bank, int),
+        subject(pipe), store, bank if isinstance(bank, FilterBank) else None, names, layout, radial_bins, adapter,
+        notes_of(pipe, attrs), temporal, rule_of(guidance), blocks or "blocks" in signals, memory, bands,
     )  # fmt: skip
     with ExitStack() as stack:
-        stack.enter_context(_claimed(pipe))
+        stack.enter_context(claimed(pipe))
         recorder.open(resume)
         stack.callback(recorder.sink.close)
         if not isinstance(recorder.pipe, Loop):
             stack.enter_context(tap(recorder.pipe, "__call__", recorder.call))
         yield recorder
+    recorder.warn_if_empty()
 
 
-def _bands(bank: FilterBank | int | None) -> int:
-    """How many octave bands a new cube gets where no bank is given."""
-    if isinstance(bank, int) and bank < 1:
-        raise UserError(f"a filter bank needs at least 1 band, not {bank}")
-    return bank if isinstance(bank, int) else DEFAULT_BANDS
-
-
-@contextmanager
-def _claimed(pipe: Any) -> Iterator[None]:
-    """Hold the pipeline for one recorder. Raises UserError if there is one."""
-    with _lock:
-        if id(pipe) in _recorded:
-            raise UserError(f"this {type(pipe).__name__} is being recorded already; end that first")
-        _recorded[id(pipe)] = pipe
-    try:
-        yield
-    finally:
-        with _lock:
-            del _recorded[id(pipe)]
-
-
-@dataclass
+@dataclass(repr=False)
 class Recorder:
-    """A recording in progress: `runs` counts the samples that were recorded."""
+    """A recording in progress: `runs` counts the samples that were recorded.
+
+    Where `expects_runs` is set to False, nothing is said of a block that ends without any.
+    """
 
     pipe: Any
     store: StoreLike
@@ -127,32 +116,38 @@ class Recorder:
     rule: Any
     blocks: bool
     memory: int
-    bands: int = DEFAULT_BANDS
-    asked_bands: bool = False
+    bands: int | None = None
     runs: int = 0
+    expects_runs: bool = True
     family: Family = field(init=False)
     model_hash: str = field(init=False)
     attached: Attached = field(init=False)
     sink: Sink = field(init=False)
+    repeats: Repeats = field(init=False)
     stored: Header | None = None
     checked: Any = None
     described: provenance.SchedulerText = field(default_factory=provenance.SchedulerText)
     busy: tuple[int, Call] | None = None
 
+    def __repr__(self) -> str:
+        return f"Recorder({self.name}, {stores.name(self.store)}, {self.runs} runs)"
+
     def open(self, resume: cube.Resume) -> None:
         """Look at pipeline and store before anything is generated. Raises UserError as `record` says."""
         check_recordable(self.pipe)
         self.family = with_layout(family_of(self.pipe), self.layout)
-        self.attached, self.sink = Attached(self.pipe), Sink(self.store)
+        self.attached, self.sink, self.repeats = Attached(self.pipe), Sink(self.store), Repeats(self.store)
         cube.check_resume(self.store, resume)
         stores.check_writable(self.store)
-        self.model_hash = _model_hash(self.pipe)
+        self.model_hash = provenance.model_hash(self.pipe)
         if stores.exists(self.store):
-            self._adopt(cube.read_header(self.store))
+            stored = open_stored(self.store)
+            self._adopt(stored.header())
+            self.repeats.read(stored)
 
     def _adopt(self, stored: Header) -> None:
         """Go on with a cube that exists: what was left open is as it is there."""
-        if self.asked_bands and self.bands != stored.bank.bands:
+        if self.bands not in (None, stored.bank.bands):
             cube.refuse(self.store, [f"bands was {stored.bank.bands}, is {self.bands}"])
         self.bank = self.bank or stored.bank
         self.radial_bins = self.radial_bins or stored.radial_bins
@@ -177,6 +172,10 @@ class Recorder:
     def splits(self) -> bool:
         """True if cond and uncond have to be told apart."""
         return self.rule is not None or self.blocks or GUIDED.issubset(self.signals)
+
+    def bank_for(self, shape: tuple[int, ...]) -> FilterBank:
+        """The bank for plain latents of this shape."""
+        return self.bank or FilterBank.octaves(self.bands or DEFAULT_BANDS, (shape[-2], shape[-1]))
 
     def check_call(self, arguments: Mapping[str, Any]) -> None:
         """Raise UserError if a call with these arguments would not fit the cube that is being resumed."""
@@ -281,18 +280,15 @@ class Recorder:
         self.sink.add(header, runs)
         self.stored = header
         self.runs += len(runs.prompt)
+        self.repeats.add(runs, stacklevel=6)
 
-
-def _model_hash(pipe: Any) -> str:
-    from spectra.identity import networks
-    from spectra.models import model_hash
-
-    return model_hash(pipe) if networks(pipe) else "unknown"
-
-
-def _rule(guidance: Any) -> Any:
-    if not isinstance(guidance, str):
-        return guidance
-    from spectra.guidance import rule
-
-    return rule(guidance)
+    def warn_if_empty(self) -> None:
+        """Say what to do where a block has ended, and nothing was recorded that should have been."""
+        if self.runs or not self.expects_runs:
+            return
+        todo = (
+            "run the loop inside `with recorder.sampling(...)`, and let it end"
+            if isinstance(self.pipe, Loop)
+            else f"{self.name} was not called inside the block, or its call did not finish"
+        )
+        warnings.warn(f"nothing was recorded at {stores.name(self.store)}: {todo}", stacklevel=4)

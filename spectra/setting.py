@@ -6,6 +6,7 @@ import copy
 import difflib
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,8 @@ ASKED = ("init_noise_sigma", "scale_model_input", "order")  # what schedulers of
 def scheduled(pipe: Any, name: str | None) -> Iterator[None]:
     """Let the pipeline use the diffusers scheduler `name`, set up as its own was, until the block ends.
 
-    The ending "Scheduler" may be left out. Raises UserError for a name that diffusers does not have, and for a
+    Case does not matter, and Discrete, Multistep, Singlestep and Scheduler may be left out where that leaves one
+    scheduler: heun is HeunDiscreteScheduler. Raises UserError for a name that diffusers does not have, and for a
     scheduler that cannot be made from that configuration.
     """
     if name is None:
@@ -84,11 +86,20 @@ def _scheduler_class(name: str) -> Any:
     import diffusers
 
     known = [one for one in dir(diffusers) if one.endswith("Scheduler") and not one.startswith("Flax")]
-    full = name if name.endswith("Scheduler") else f"{name}Scheduler"
-    if full not in known:
-        near = difflib.get_close_matches(full, known, 3, 0.5)
-        raise UserError(f"diffusers has no scheduler {name!r}" + (f"; near are {', '.join(near)}" if near else ""))
-    return getattr(diffusers, full)
+    full = name if name.lower().endswith("scheduler") else f"{name}Scheduler"
+    found = [one for one in known if one.lower() == full.lower()]
+    found = found or [one for one in known if _short(one) == _short(name)]
+    if len(found) == 1:
+        return getattr(diffusers, found[0])
+    if found:
+        raise UserError(f"{name!r} may be {' or '.join(found)}: give the whole name")
+    near = difflib.get_close_matches(full, known, 3, 0.5)
+    raise UserError(f"diffusers has no scheduler {name!r}" + (f"; near are {', '.join(near)}" if near else ""))
+
+
+def _short(name: str) -> str:
+    """A scheduler's name without what many leave out: `heun` for HeunDiscreteScheduler."""
+    return re.sub("discrete|multistep|singlestep|scheduler", "", name.lower())
 
 
 def load_adapter(pipe: Any, path: str | Path) -> None:

@@ -21,6 +21,7 @@ from spectra.analysis.labels import (
     described,
     guided,
     mean_over_prompts,
+    noises_of,
     prompts_of,
     relative,
     select,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DECIDED", "HALF", "Estimate", "Interval", "Method", "Of", "cluster_means", "coherence", "compare",
     "discretisation", "emergence", "first_lasting", "interval", "log_energy_ratio", "mean_over_prompts", "method_used",
-    "paired_difference", "prompts_of", "reband", "relative", "resampled_means", "select", "select_runs",
+    "noises_of", "paired_difference", "prompts_of", "reband", "relative", "resampled_means", "select", "select_runs",
     "settings_in_words", "settings_of", "shares", "slope",
 ]  # fmt: skip
 
@@ -86,8 +87,8 @@ def emergence(
     same in calls of the scheduler, of which some solvers make several a step (places along the cube's `step`);
     `crossing_noise_level` and `crossing_log_snr`, where the mean crosses between two calls, each with `_low` and
     `_high`.  A band that is never decided has step and call inf and levels NaN.  Intervals are those of the mean at
-    each call, read where they cross (Fieller's way), over prompts, or over runs where there is one prompt; a single run
-    has none, that is 0 to inf.
+    each call, read where they cross (Fieller's way), over prompts, or over runs where there is one prompt (one noise
+    recorded twice counts once); a single run has none, that is 0 to inf.
 
     Runs of several settings (adapter, guidance) are pooled; the attribute `settings` counts them, and `select_runs`
     takes those of one.
@@ -98,7 +99,7 @@ def emergence(
 
     values, level = _decision(cube, by, threshold)
     several = len(set(prompts_of(cube))) > 1
-    labels = prompts_of(cube) if several else [str(i) for i in range(len(values))]
+    labels = prompts_of(cube) if several else noises_of(cube)
     curves = mean_interval(values, labels, confidence, method, n, seed)
     if by == "coherence":
         curves = within(curves, -1 - level, 1 - level)

@@ -113,6 +113,19 @@ def prompts_of(data: xr.Dataset | xr.DataArray) -> list[str]:
     return [str(name) for name in named]
 
 
+def noises_of(data: xr.Dataset | xr.DataArray) -> list[Hashable]:
+    """What tells the noise of each run from that of others: seed and draw; a run of unknown seed is its own.
+
+    Runs of one prompt that share it are one sample, however often and under whatever settings they were recorded.
+    """
+    n = data.sizes["run"]
+    if "seed" not in data.coords:
+        return list(range(n))
+    draws = data.draw.values if "draw" in data.coords else np.zeros(n, int)
+    pairs = zip(data.seed.values, draws, strict=True)
+    return [(int(seed), int(draw)) if seed >= 0 else i for i, (seed, draw) in enumerate(pairs)]
+
+
 def bank_of(cube: xr.Dataset) -> FilterBank:
     """The bands that a cube was recorded with."""
     return FilterBank.from_dict(_described(cube, "bank"))

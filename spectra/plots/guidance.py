@@ -52,7 +52,7 @@ def guidance(cube: xr.Dataset) -> Figure:
         )
     with rc_context(STYLE):
         figure = Figure(figsize=(9.6, 6.6), dpi=150)
-        grid = figure.add_gridspec(2, 2, left=0.095, right=0.86, bottom=0.09, top=0.85, hspace=0.45, wspace=0.3)
+        grid = figure.add_gridspec(2, 2, left=0.105, right=0.86, bottom=0.09, top=0.835, hspace=0.45, wspace=0.3)
         headline(figure, "What guidance adds", subject(cube))
         _line(figure.add_subplot(grid[0, 0]), cube, cosine(cube), "Cosine of velocities with and without prompt")
         _line(figure.add_subplot(grid[0, 1]), cube, optimal_scale(cube), "Optimal scale s* of CFG-Zero*")
@@ -96,7 +96,7 @@ def _energies(ax: Axes, cube: xr.Dataset, energy: xr.DataArray) -> None:
         for values, colour in zip(line.T, colours, strict=True):
             ax.plot(x, values, color=colour, linestyle=style)
     ax.set_yscale("log")
-    ax.set_ylabel("power of the difference of velocities,\nchannels summed, mean run")
+    ax.set_ylabel("power of the\ndifference of velocities,\nchannels summed, per run")
     decades(ax, seen)
     _names(ax, cube, lines[0])
     steps_axis(ax, cube, cube.sizes["step"] - 1)

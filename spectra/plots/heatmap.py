@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HATCH = "#303030"
-LEAST, USUAL, FAR = 0.005, 0.98, 2.5  # a scale's least reach; the quantile that it is clipped to; from which factor on
+LEAST, USUAL, FAR = (
+    0.005,
+    0.98,
+    2.5,
+)  # a scale's least reach; the quantile that is usual, and how many times it is far beyond
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 PANEL, BETWEEN, ABOVE, BELOW = 0.28, 0.72, 1.05, 0.95  # inches: a band's row; between, above and below the maps
 
@@ -26,8 +30,8 @@ def heatmap(compared: xr.Dataset, title: str = "", about: str = "") -> Figure:
     """A band by step map for each signal of `spectra.analysis.compare`: log ratios (signal, step, band).
 
     Each signal has a scale of its own; where a few cells are far beyond all others, it ends before them, and they carry
-    a dot.  Cells whose interval, which holds for all cells together, includes no difference are hatched, so that colour alone
-    never says that something differs.
+    a dot.  Cells whose interval, which holds for all cells together, includes no difference are hatched, so that colour
+    alone never says that something differs.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -60,15 +64,15 @@ def _colours() -> Colormap:
 
 
 def _reach(values: Array) -> float:
-    """Half the range of the colours: the largest difference, or the 98 % quantile where few cells are far beyond it.
+    """Half the range of the colours: the largest difference, without the few per cent that are far beyond all others.
 
     At least half a per cent.
     """
     found = np.abs(values[np.isfinite(values)])
     if not found.size:
         return LEAST
-    most, usual = float(found.max()), float(np.quantile(found, USUAL, method="lower"))
-    return max(usual if most > FAR * usual > 0 else most, LEAST)
+    usual = max(float(np.quantile(found, USUAL, method="lower")), LEAST)
+    return max(float(found[found <= FAR * usual].max()), LEAST)
 
 
 def _map(ax: Axes, part: xr.Dataset, name: str, last: bool) -> bool:
@@ -80,7 +84,7 @@ def _map(ax: Axes, part: xr.Dataset, name: str, last: bool) -> bool:
     ax.pcolormesh(*edges, value, cmap=_colours(), vmin=-reach, vmax=reach)
     _hatch(ax, np.argwhere(np.isfinite(value) & (low <= 0) & (high >= 0)))
     ax.plot(*beyond.T[::-1], ".", color=HATCH, markersize=4, linestyle="none")
-    _scale(ax, reach, bool(len(beyond)))
+    _scale(ax, reach, *(bool((side > reach * (1 + 1e-9)).any()) for side in (-value, value)))
     ax.set_title(name)
     ax.set_yticks(range(bands), band_labels(part))
     ax.tick_params(left=False)
@@ -100,15 +104,15 @@ def _hatch(ax: Axes, cells: NDArray[np.intp]) -> None:
     ax.add_collection(PolyCollection(list(squares), facecolors="none", edgecolors=HATCH, hatch="////", linewidths=0))
 
 
-def _scale(ax: Axes, reach: float, beyond: bool) -> None:
-    """The colours right of a map, with the ratios at their ends; "from" says that some cells are beyond them."""
+def _scale(ax: Axes, reach: float, below: bool, above: bool) -> None:
+    """The colours right of a map, with the ratios at their ends; "from" says that some cells are beyond that end."""
     from matplotlib.colors import Normalize
 
     bar = ax.inset_axes((1.02, 0.0, 0.018, 1.0))
     ends = np.linspace(-reach, reach, 129)
     bar.pcolormesh([0, 1], ends, ends[:-1, None], cmap=_colours(), norm=Normalize(-reach, reach))
-    prefix = "from " if beyond else ""
-    bar.set_yticks([-reach, 0.0, reach], [prefix + ratio(-reach), "equal", prefix + ratio(reach)])
+    ends_said = ("from " * below + ratio(-reach), "equal", "from " * above + ratio(reach))
+    bar.set_yticks([-reach, 0.0, reach], ends_said)
     bar.tick_params(right=True, labelright=True, left=False, labelleft=False)
     bar.set_xticks([])
 
@@ -121,14 +125,11 @@ def _key(figure: Figure, beyond: bool, bottom: float) -> None:
 
 def ratio(log: float) -> str:
     """A log ratio in words: per cent up to a factor of 2, then the factor to two digits."""
-    if abs(log) < math.log(2) - 1e-9:
-        return f"{100 * math.expm1(log):+.2g} %"
-    power = math.floor(abs(log) / math.log(10))
-    sign, exact = "×" if log > 0 else "÷", math.exp(min(abs(log), 700.0))
-    if power < 5:
-        return (
-            f"{sign}{exact:.0f}"
-            if exact < 10 and abs(exact - round(exact)) < 0.05
-            else f"{sign}{float(f'{exact:.2g}'):g}"
-        )
-    return f"{sign}10" + str(power).translate(SUPERSCRIPT)
+    if abs(log) < math.log(1.994):
+        return f"{100 * math.expm1(log):+.2g} %".replace("-", "−")
+    sign, factor = "×" if log > 0 else "÷", math.exp(min(abs(log), 700.0))
+    mantissa, power = f"{factor:.1e}".split("e")
+    if int(power) < 5:
+        return f"{sign}{float(f'{factor:.2g}'):g}"
+    digits = "" if mantissa == "1.0" else f"{float(mantissa):g}·"
+    return f"{sign}{digits}10" + str(int(power)).translate(SUPERSCRIPT)

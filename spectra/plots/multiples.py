@@ -58,9 +58,9 @@ def multiples(cube: xr.Dataset) -> Figure:
     names = [str(name) for name in cube.signal.values]
     rows = (len(names) + 1) // 2
     with rc_context(STYLE):
-        height = 1.1 + 2.9 * rows
+        height = 1.2 + 2.9 * rows
         figure = Figure(figsize=(9.6, height), dpi=150)
-        sides = {"left": LEFT, "right": 0.88, "bottom": 0.62 / height, "top": 1 - 0.98 / height}
+        sides = {"left": LEFT, "right": 0.88, "bottom": 0.62 / height, "top": 1 - 1.08 / height}
         grid = figure.add_gridspec(rows, 2, hspace=0.55, wspace=0.42, **sides)
         headline(figure, "Where each signal has its energy", subject(cube))
         for i, name in enumerate(names):

@@ -26,6 +26,7 @@ Colour = tuple[float, float, float, float]
 
 INK, MUTED, FAINT = "#1c1c1c", "#6b6b6b", "#dcdcdc"
 LEFT = 0.065
+INCHES_A_LETTER = 0.08  # of 9 points, on average, in a line of words
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "figure.facecolor": "white",
     "axes.labelcolor": MUTED, "axes.edgecolor": "#9a9a9a", "axes.linewidth": 0.7, "axes.facecolor": "white",
@@ -114,10 +115,12 @@ def text(on: Axes | Figure, x: float, y: float, words: str, **style: object) -> 
 
 
 def headline(figure: Figure, title: str, about: str) -> None:
-    """The title of a page and a line about it, at the same distances in inches on all pages."""
-    height = float(figure.get_figheight())
+    """The title of a page and a line about it, at the same distances in inches on all pages; a long line is smaller."""
+    width, height = (float(side) for side in figure.get_size_inches())
+    room = (1 - LEFT) * width - 0.1
+    size = min(9.0, 9.0 * room / (INCHES_A_LETTER * max(len(about), 1)))
     text(figure, LEFT, 1 - 0.18 / height, title, fontsize=14, fontweight="bold", va="top")
-    text(figure, LEFT, 1 - 0.5 / height, about, fontsize=9, color=MUTED, va="top")
+    text(figure, LEFT, 1 - 0.5 / height, about, fontsize=size, color=MUTED, va="top")
 
 
 def beside(ax: Axes, y: float, words: str, colour: Colour) -> None:

@@ -73,7 +73,8 @@ def _modules(network: nn.Module) -> Iterator[nn.Module]:
     while waiting:
         module = waiting.pop()
         yield module
-        waiting += [child for child in reversed(module._modules.values()) if child is not None]
+        if module._modules:  # most have none
+            waiting += [child for child in reversed(module._modules.values()) if child is not None]
 
 
 def adapter_tensors(network: nn.Module, name: str) -> dict[str, Tensor]:

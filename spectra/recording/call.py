@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spectra import cube
-from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.recording import meter, provenance
 from spectra.recording.ending import hearing_state, level_after
@@ -24,14 +23,15 @@ from spectra.recording.entry import (
     Entry,
     copied,
     index_of,
-    numbers,
+    levels_of,
     positional,
     replaced,
+    states_of,
     with_variance,
     without_variance,
 )
-from spectra.recording.headers import check_finite, header_of, split_reason
-from spectra.recording.meter import RADIAL_BINS, Measured, Meter, Plan, States, keeps_coherence
+from spectra.recording.headers import check_finite, header_of, proven
+from spectra.recording.meter import RADIAL_BINS, Measured, Meter, Plan, keeps_coherence
 from spectra.recording.refusals import check_start, check_step
 from spectra.recording.steering import Progress, steered
 from spectra.recording.tap import tap
@@ -47,12 +47,15 @@ if TYPE_CHECKING:
 Method = Callable[..., Any]
 
 
-@dataclass
+@dataclass(repr=False)
 class Call:
     """One call of the pipeline: its samples become runs when it ends well. `schedule` is given where no scheduler is.
 
     `whole` says that the pipeline itself knows how many steps it means to make, so that an interruption shows; `guide`
-    is what knows, while it runs, whether it guides. `end` is told where a loop ends somewhere else than its scheduler.
+    is what knows, while it runs, whether it guides, and `rule_name` how it did. `entries` are what is held back, `held`
+    bytes of it, and `reasons` says of each call of the scheduler before the last why it has no split. `result` is what
+    the last step gave, `final` a copy of the latents that the pipeline went on with. `end` is told where a loop ends
+    somewhere else than its scheduler. Shapes are those of latents, `raw_shape` as the scheduler gets them.
     """
 
     recorder: Recorder
@@ -67,9 +70,9 @@ class Call:
     reasons: list[str] = field(default_factory=list)
     final: Tensor | None = None
     end: Level | None = None
-    guided: str = "none"
+    rule_name: str = "none"
     shape: tuple[int, ...] = ()
-    raw: tuple[int, ...] = ()
+    raw_shape: tuple[int, ...] = ()
     dtype: str = ""
     plan: Plan | None = None
     meter: Meter | None = None
@@ -136,15 +139,15 @@ class Call:
     def keep(self, entry: Entry) -> None:
         """Hold an observation back; one of the same index as the last replaces it (the pipeline rewound)."""
         entry.split = copied(entry.split)
-        if self.guided == "none":  # read as it goes: a callback may end guidance half way
-            self.guided = provenance.guidance_rule(self.guide, self.arguments, self.recorder.family)
+        if self.rule_name == "none":  # read as it goes: a callback may end guidance half way
+            self.rule_name = provenance.guidance_rule(self.guide, self.arguments, self.recorder.family)
         if self.entries and entry.index is not None and entry.index == self.entries[-1].index:
             self.held -= self.entries.pop().nbytes
         elif self.entries:
             self._settle(self.entries[-1])
         if self.blocks is not None:
             shape = tuple(self.plain(entry.x).shape)
-            entry.blocks = self.blocks.take(shape, entry.split, self.bank(shape))
+            entry.blocks = self.blocks.take(shape, entry.split, self.recorder.bank_for(shape))
         self.entries.append(entry)
         self.held += entry.nbytes
         if self.held > self.recorder.memory and len(self.entries) > 1:
@@ -156,7 +159,7 @@ class Call:
 
         name = self.recorder.name
         if not self.entries or self.final is None:
-            raise UserError(f"{name} ended without calling step of its scheduler (of a copy?): nothing was recorded")
+            raise UserError(f"{name} ended without {self._missing()}: nothing was recorded")
         self._settle(self.entries[-1])
         done, expected = len(self.reasons), self.expected()
         if expected is not None and done < expected:
@@ -169,7 +172,16 @@ class Call:
             assert self.meter is not None
             self.meter.schedule = dataclasses.replace(self.schedule, final=end)
             measured = self.meter.finish(self.plain(self.final))
-        self._write(*self._honest(measured))
+        verdict = self.watcher.verdict() if self.watcher is not None else ""
+        self._write(*proven(measured, verdict, self.reasons, self.recorder))
+
+    def _missing(self) -> str:
+        """What has to be called, and was not."""
+        if self.entries:
+            return "the finished sample: call run.finish(x) after the loop"
+        if self.scheduler is None:
+            return "any observation: call run.observe(...) at each step and run.finish(x) after the loop"
+        return "calling step of its scheduler (of a copy?)"
 
     @property
     def heard(self) -> int:
@@ -198,32 +210,27 @@ class Call:
         """Nothing will take `entry` back any more. With the first, everything is known that can be refused."""
         if self.plan is None:
             self._begin(entry)
-        if entry.x.shape != self.raw:
-            shapes = f"{self.raw} to {tuple(entry.x.shape)}"
+        if entry.x.shape != self.raw_shape:
+            shapes = f"{self.raw_shape} to {tuple(entry.x.shape)}"
             raise UserError(f"{self.recorder.name} went from latents {shapes} within one call, and a cube has one grid")
         self.reasons.append(entry.split if isinstance(entry.split, str) else "")
 
     def _begin(self, entry: Entry) -> None:
         recorder = self.recorder
         check_start(self.scheduler, entry.timestep)
-        self.raw, self.dtype = tuple(entry.x.shape), str(entry.x.dtype).removeprefix("torch.")
+        self.raw_shape, self.dtype = tuple(entry.x.shape), str(entry.x.dtype).removeprefix("torch.")
         self.shape = tuple(self.plain(entry.x).shape)
         name, detail = recorder.attached.look(self.arguments)
         adapters = (name if recorder.adapter is None else recorder.adapter, detail)
-        self.labels = provenance.labels(self.arguments, self.seeds, self.shape[0], adapters)
+        self.labels = provenance.labels(self.arguments, self.seeds, self.shape[0], adapters, recorder.rule)
         bins = recorder.radial_bins or RADIAL_BINS
         if recorder.temporal is not None and len(self.shape) != 5:
             raise UserError(f"{recorder.name} makes pictures, so there are no frames for temporal bands")
         skip = int(getattr(recorder.family, "causal", False))
-        self.plan = Plan(
-            self.bank(self.shape), bins, recorder.signals, recorder.temporal, skip, tuple(entry.blocks or ())
-        )
+        bank, blocks = recorder.bank_for(self.shape), tuple(entry.blocks or ())
+        self.plan = Plan(bank, bins, recorder.signals, recorder.temporal, skip, blocks)
         self.schedule = self.schedule or schedule_of(self.scheduler, recorder.signals)
         self._check_header()
-
-    def bank(self, shape: tuple[int, ...]) -> FilterBank:
-        """The bank for plain latents of this shape."""
-        return self.recorder.bank or FilterBank.octaves(self.recorder.bands, (shape[-2], shape[-1]))
 
     def _check_header(self) -> None:
         stored, expected = self.recorder.stored, self.expected()
@@ -252,68 +259,24 @@ class Call:
             keep = fits and keeps_coherence(self.shape, steps, self.recorder.signals, self.recorder.memory)
             self.meter = Meter(self.plan, self.schedule, keep)
         size = max(meter.WORKING // (4 * int(np.prod(self.shape))), 1)
-        levels = self._levels(entries)
+        levels = levels_of(entries, self.schedule)
+        guided = GUIDED.issubset(self.recorder.signals)
         with torch.no_grad():
             for start in range(0, len(entries), size):
                 part = slice(start, start + size)
-                self.meter.measure(self._states(entries[part], levels[part]))
+                self.meter.measure(states_of(entries[part], levels[part], self.plain, guided))
                 for entry in entries[part]:
                     if entry.blocks is not None:
                         self.meter.add_blocks(entry.blocks)
         self.entries = self.entries[len(entries) :]
         self.held = sum(entry.nbytes for entry in self.entries)
 
-    def _states(self, entries: Sequence[Entry], levels: Sequence[Level]) -> States:
-        import torch
-
-        splits = [entry.split for entry in entries]
-        x, out = (self._stack(tensors) for tensors in ([e.x for e in entries], [e.out for e in entries]))
-        if all(isinstance(split, str) for split in splits) or not GUIDED.issubset(self.recorder.signals):
-            return States(x, out, levels)
-        nothing = torch.full_like(entries[0].x, torch.nan)
-        cond = self._stack([nothing if isinstance(split, str) else split.cond for split in splits])
-        uncond = self._stack([nothing if isinstance(split, str) else split.uncond for split in splits])
-        return States(x, out, levels, cond, uncond)
-
-    def _stack(self, tensors: list[Tensor]) -> Tensor:
-        """Raw tensors of several calls -> plain `(calls, b, c, [t], h, w)`, rearranged at once."""
-        import torch
-
-        plain: Tensor = self.plain(torch.cat(tensors)).unflatten(0, (len(tensors), self.shape[0]))
-        return plain
-
-    def _levels(self, entries: Sequence[Entry]) -> list[Level]:
-        assert self.schedule is not None
-        times = numbers([entry.timestep for entry in entries])
-        pairs = zip(entries, times, strict=True)
-        return [entry.level or self.schedule.at(time, entry.index) for entry, time in pairs]
-
-    def _honest(self, measured: Measured) -> tuple[Measured, str]:
-        """The numbers, without splits that turned out to be wrong, and why there are none (empty if there are)."""
-        verdict = self.watcher.verdict() if self.watcher is not None else ""
-        if verdict and self.recorder.rule is not None:
-            raise UserError(
-                f"the guidance rule {self.recorder.rule.name} steered by predictions that it mistook: {verdict}; "
-                "nothing was recorded"
-            )
-        if not GUIDED.issubset(self.recorder.signals):
-            return measured, ""
-        if not verdict:
-            return measured, split_reason(self.reasons)
-        rows = [self.recorder.signals.index(name) for name in sorted(GUIDED)]
-        for values in (measured.energy, measured.spectrum, measured.temporal):
-            if values is not None:
-                values[:, :, rows] = np.nan
-        if measured.agreement is not None:
-            measured.agreement[...] = np.nan
-        return measured, verdict
-
     def _write(self, measured: Measured, split: str) -> None:
         assert self.meter is not None
         assert self.labels is not None
         recorder, count = self.recorder, self.shape[0]
         check_finite(measured.energy[:, :, recorder.signals.index("latent")], recorder.name)
-        rule = str(recorder.rule) if recorder.rule else self.guided
+        rule = str(recorder.rule) if recorder.rule else self.rule_name
         header = header_of(self, len(self.meter.levels), self.meter.levels, self.meter.keep_clean)
         labels = {**vars(self.labels), "guidance_rule": [rule] * count, "split": [split] * count}
         recorder.write(header, Runs(**measured._asdict(), **labels))

@@ -1,15 +1,16 @@
-"""What a scheduler was given at one call, and how to read and replace the arguments of its `step`."""
+"""What a scheduler was given at one call: to be read from the arguments of its `step`, replaced there, and measured."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spectra.errors import UserError
-from spectra.signals import Level
+from spectra.recording.meter import States
+from spectra.signals import Level, Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +36,8 @@ class Entry:
     @property
     def nbytes(self) -> int:
         """Memory that it holds."""
-        split = () if isinstance(self.split, str) else self.split[:2]
-        return sum(one.numel() * one.element_size() for one in (self.x, self.out, *split))
+        own: int = self.x.nbytes + self.out.nbytes
+        return own if isinstance(self.split, str) else own + self.split.cond.nbytes + self.split.uncond.nbytes
 
 
 @functools.lru_cache(maxsize=64)
@@ -94,3 +95,30 @@ def numbers(timesteps: Sequence[Any]) -> list[Any]:
         return list(timesteps)
     values: list[Any] = torch.stack([one.reshape(()) for one in timesteps]).tolist()
     return values
+
+
+def levels_of(entries: Sequence[Entry], schedule: Schedule) -> list[Level]:
+    """Where each call stands: as it was told, else as its timestep says."""
+    times = numbers([entry.timestep for entry in entries])
+    return [entry.level or schedule.at(time, entry.index) for entry, time in zip(entries, times, strict=True)]
+
+
+def states_of(
+    entries: Sequence[Entry], levels: Sequence[Level], plain: Callable[[Tensor], Tensor], guided: bool
+) -> States:
+    """Several calls as they are measured, rearranged at once by `plain`; cond and uncond only if `guided`."""
+    import torch
+
+    def stacked(tensors: list[Tensor]) -> Tensor:
+        """Raw tensors -> `(calls, b, c, [t], h, w)`."""
+        together: Tensor = plain(torch.cat(tensors)).unflatten(0, (len(tensors), -1))
+        return together
+
+    splits = [entry.split for entry in entries]
+    x, out = stacked([entry.x for entry in entries]), stacked([entry.out for entry in entries])
+    if not guided or all(isinstance(split, str) for split in splits):
+        return States(x, out, levels)
+    nothing = torch.full_like(entries[0].x, torch.nan)
+    cond = stacked([nothing if isinstance(split, str) else split.cond for split in splits])
+    uncond = stacked([nothing if isinstance(split, str) else split.uncond for split in splits])
+    return States(x, out, levels, cond, uncond)

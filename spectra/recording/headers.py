@@ -10,6 +10,7 @@ import numpy as np
 
 from spectra.errors import UserError
 from spectra.recording import provenance
+from spectra.recording.meter import Measured
 from spectra.schema import GUIDED, RESERVED, Header
 from spectra.signals import SIGNALS, Level
 
@@ -50,6 +51,30 @@ def asked(recorder: Recorder, scheduler: Any, arguments: Mapping[str, Any]) -> d
     own = next((arguments[name] for name in ("timesteps", "sigmas") if arguments.get(name) is not None), None)
     steps = arguments.get("num_inference_steps") if own is None else len(own)
     return {"scheduler": recorder.described(scheduler), "num_inference_steps": json.dumps(steps)}
+
+
+def proven(measured: Measured, verdict: str, reasons: Sequence[str], recorder: Recorder) -> tuple[Measured, str]:
+    """The numbers, without splits that turned out to be wrong, and why there are none (empty if there are).
+
+    `verdict` says what is wrong with splits that were taken on trust, `reasons` why single calls have none. Raises
+    UserError where a guidance rule steered by wrong ones.
+    """
+    if verdict and recorder.rule is not None:
+        raise UserError(
+            f"the guidance rule {recorder.rule.name} steered by predictions that it mistook: {verdict}; "
+            "nothing was recorded"
+        )
+    if not GUIDED.issubset(recorder.signals):
+        return measured, ""
+    if not verdict:
+        return measured, split_reason(reasons)
+    rows = [recorder.signals.index(name) for name in sorted(GUIDED)]
+    for values in (measured.energy, measured.spectrum, measured.temporal):
+        if values is not None:
+            values[:, :, rows] = np.nan
+    if measured.agreement is not None:
+        measured.agreement[...] = np.nan
+    return measured, verdict
 
 
 def split_reason(reasons: Sequence[str]) -> str:

@@ -68,11 +68,13 @@ def _seed(generator: torch.Generator) -> int:
     return seed if torch.equal(fresh.get_state(), generator.get_state()) else UNKNOWN_SEED
 
 
-def labels(arguments: Mapping[str, Any], seeds: Seeds, count: int, adapters: tuple[str, str]) -> Labels:
+def labels(
+    arguments: Mapping[str, Any], seeds: Seeds, count: int, adapters: tuple[str, str], rule: Any = None
+) -> Labels:
     """What tells the `count` samples of a call apart: prompts times images per prompt, images of one prompt adjacent.
 
-    `adapters` are their names and their description. Raises UserError if prompts and latents do not go together, for
-    then nothing would say which sample is which.
+    `adapters` are their names and their description, `rule` is a guidance rule at the wheel. Raises UserError if
+    prompts and latents do not go together, for then nothing would say which sample is which.
     """
     each = int(arguments.get("num_images_per_prompt") or arguments.get("num_videos_per_prompt") or 1)
     prompts = _prompts(arguments, count // each)
@@ -82,7 +84,7 @@ def labels(arguments: Mapping[str, Any], seeds: Seeds, count: int, adapters: tup
     seed, draw = seeds.per_sample(count)
     prompts, negatives = ([text for text in texts for _ in range(each)] for texts in (prompts, negatives))
     name, detail = ([value] * count for value in adapters)
-    return Labels(prompts, negatives, seed, draw, [guidance(arguments)] * count, name, detail)
+    return Labels(prompts, negatives, seed, draw, [guidance(arguments, rule)] * count, name, detail)
 
 
 def _prompts(arguments: Mapping[str, Any], count: int) -> list[str]:
@@ -101,10 +103,21 @@ def _texts(value: Any, count: int) -> list[str]:
     return [str(value or "")] * count
 
 
-def guidance(arguments: Mapping[str, Any]) -> float:
-    """The guidance scale of the call, NaN where the pipeline has none."""
-    given = (arguments.get(name) for name in ("guidance_scale", "true_cfg_scale"))
+def guidance(arguments: Mapping[str, Any], rule: Any = None) -> float:
+    """The scale that guides the call, NaN where there is none: that of the rule at the wheel, if it has one of its own.
+
+    Where a pipeline combines predictions by a scale besides the one that its network takes as an input, it is that one.
+    """
+    names = ("true_cfg_scale", "guidance_scale") if _true_cfg(arguments) else ("guidance_scale", "true_cfg_scale")
+    given = (getattr(rule, "scale", None), *(arguments.get(name) for name in names))
     return next((float(value) for value in given if isinstance(value, int | float)), math.nan)
+
+
+def _true_cfg(arguments: Mapping[str, Any]) -> bool:
+    """True if a call asks for guidance beside the one that its network has built in."""
+    scale = arguments.get("true_cfg_scale")
+    negative = (arguments.get(name) for name in ("negative_prompt", "negative_prompt_embeds"))
+    return isinstance(scale, int | float) and scale > 1 and any(one is not None for one in negative)
 
 
 def guidance_rule(pipe: Any, arguments: Mapping[str, Any], family: Family) -> str:
@@ -118,9 +131,7 @@ def guidance_rule(pipe: Any, arguments: Mapping[str, Any], family: Family) -> st
         return _guider_rule(guider)
     guides = getattr(pipe, "do_classifier_free_guidance", None)
     if guides is None and "true_cfg_scale" in arguments:
-        scale = arguments["true_cfg_scale"]
-        negative = (arguments.get(name) for name in ("negative_prompt", "negative_prompt_embeds"))
-        guides = isinstance(scale, int | float) and scale > 1 and any(one is not None for one in negative)
+        guides = _true_cfg(arguments)
     if guides is None:
         guides = guidance(arguments) > family.guidance_off and not family.embedded
     if not guides:
@@ -158,6 +169,13 @@ class SchedulerText:
         if not self.text or config is not self.config or type(scheduler) is not self.kind:
             self.config, self.kind, self.text = config, type(scheduler), scheduler_json(scheduler)
         return self.text
+
+
+def model_hash(pipe: Any) -> str:
+    """The hash of the networks; unknown where a scheduler is recorded by itself."""
+    from spectra import identity, models
+
+    return models.model_hash(pipe) if identity.networks(pipe) else "unknown"
 
 
 def versions() -> dict[str, str]:

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from spectra.recording.split import Split
 
 
+def rule_of(guidance: Any) -> Any:
+    """A guidance rule as it is, or the one of that name; None without one. Raises UserError for unknown names."""
+    if not isinstance(guidance, str):
+        return guidance
+    from spectra.guidance import rule
+
+    return rule(guidance)
+
+
 @dataclass
 class Progress:
     """Counts sampling steps from where a call begins: one that changes a picture begins late in the schedule."""
@@ -40,7 +49,7 @@ def steered(call: Call, x: Tensor, out: Tensor, timestep: Any, split: Split | st
     if call.schedule is None:
         call.schedule = schedule_of(call.scheduler, call.recorder.signals)
         rule.check(call.scheduler, call.schedule, call.arguments)
-    index, bank = index_of(call.scheduler, timestep), call.bank(tuple(call.plain(x).shape))
+    index, bank = index_of(call.scheduler, timestep), call.recorder.bank_for(tuple(call.plain(x).shape))
     step, total = call.progress.of(call, call.schedule, index)
     level = call.schedule.at(timestep, index)
     with torch.no_grad():

@@ -169,3 +169,16 @@ def test_runs_of_several_settings_are_chosen_from_on_both_sides(command: Command
     assert "--only-a" in said
     done = command("spectra", "compare", mixed, mixed, "--only-a", "adapter=one", "--only-b", "adapter=two", "--json")
     assert json.loads(done.out)["paired"] == 2
+
+
+def test_the_table_says_one_thing_a_line_and_large_changes_as_factors() -> None:
+    from cli.compare import percent, table
+    from spectra.analysis import compare
+    from tests.spectra.synthetic import synthetic_cube
+
+    cube = synthetic_cube(3, 1, 4)
+    compared = compare(cube, cube)
+    shown = table(compared, telling(compared), "a against b")
+    assert shown.title_justify == shown.caption_justify == "left"
+    assert all(line.endswith(".") and ". " not in line for line in str(shown.caption).splitlines())
+    assert [percent(math.log(factor)) for factor in (1.05, 0.2, 152)] == ["+5.00 %", "-80.00 %", "×150"]

@@ -51,3 +51,19 @@ def test_a_filter_bank_that_is_wrong_is_a_fault(monkeypatch: pytest.MonkeyPatch)
     right = FilterBank.energies
     monkeypatch.setattr(FilterBank, "energies", lambda self, x: right(self, x) * 1.001)
     assert doctor.bank()[0].state == "fault"
+
+
+def test_what_a_model_can_do_comes_first_and_in_words(command: Command, model: Path) -> None:
+    rows = json.loads(command("spectra", "doctor", "--model", model, "--json").out)
+    assert [row["what"] for row in rows[:5]] == [f"model {model}", "family", "signals", "guidance", "blocks"]
+    guidance, blocks = (row["words"] for row in rows[3:5])
+    assert "can be told apart where --guidance-scale is above 1" in guidance
+    assert "down_blocks (" in blocks
+
+
+def test_a_model_without_cond_and_uncond_is_said_to_have_none() -> None:
+    from spectra.families import Family
+    from tests.tiny import tiny_sd
+
+    assert "input of the network" in doctor._guidance(tiny_sd(), Family("f", embedded=True)).words
+    assert doctor._guidance(tiny_sd(), Family("unknown")).state == "note"

@@ -113,7 +113,8 @@ def test_a_cube_is_shown_as_a_table_and_a_figure(command: Command, probed: Path,
     assert "∞" in shown.out
     words = " ".join(shown.out.split())
     assert "where the band peaks" in words
-    assert "Share: of the latent's energy" in words
+    assert "Share: of the sum of the bands' energies" in words
+    assert "standard deviations" in words
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in figure.parent.iterdir()] == ["figure.png"]
 
@@ -180,7 +181,7 @@ def test_a_cube_of_a_pipeline_without_guidance_says_none(probed: Path) -> None:
     cube = open_cube(probed)
     cube = cube.assign_coords(guidance_scale=cube.guidance_scale * float("nan"))
     assert heading(cube)["guidance"] == []
-    assert "guidance none" in str(band_table(cube, band_rows(cube, 0.8), 0.8).caption)
+    assert "Guidance: none" in str(band_table(cube, band_rows(cube, 0.8), 0.8).caption)
 
 
 GAUSSIAN = ("spectra", "probe", "--model", "gaussian:2x8x8", "--prompt", "a", "--seeds", "0", "--steps", "1")
@@ -190,6 +191,7 @@ GAUSSIAN = ("spectra", "probe", "--model", "gaussian:2x8x8", "--prompt", "a", "-
     ("words", "said"),
     [
         (("--out", "c.zarr", "--bands", "1000000000"), "ask for 256 at most"),
+        (("--out", "c.zarr", "--steps", "100000000"), "more than a cube holds"),
         (("--out", "c.zarr", "--seeds", "0:1000001"), "more than 1000000 seeds"),
         (("--out", "c.zarr", "--prompt", "caf\udce9"), "not UTF-8"),
         (("--out", "."), "a folder of its own"),
@@ -299,3 +301,94 @@ def test_a_choice_of_runs_that_cannot_be_made_is_one_sentence(
     command: Command, mixed: Path, only: str, said: str
 ) -> None:
     assert said in command("spectra", "show", mixed, "--only", only).refused()
+
+
+def test_the_help_names_every_guidance_rule(command: Command) -> None:
+    from spectra.guidance import RULES
+
+    words = "".join(command("spectra", "probe", "--help").out.replace("│", "").split())
+    assert all(name in words for name in RULES)
+
+
+def test_signals_of_guidance_without_guidance_are_refused(command: Command, model: Path, tmp_path: Path) -> None:
+    words = ["--prompt", "a", "--out", tmp_path / "c.zarr", "--signals", "latent,cond"]
+    said = command("spectra", "probe", "--model", model, *words).refused()
+    assert "guidance, which is off" in said
+    assert "--guidance-scale" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_comments_in_a_file_of_prompts_are_left_out(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("# dots\na dot\n  # more\n")
+    words = ["--prompts", tmp_path / "p.txt", "--seeds", "0", "--steps", "1", "--out", tmp_path / "c.zarr", "--json"]
+    assert json.loads(command("spectra", "probe", "--model", "gaussian:2x8x8", *words).out)["runs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--call", "height"), "write NAME=VALUE"),
+        (("--call", "a=1", "--call", "a=2"), "gives a twice"),
+        (("--call", "height=8"), "give height and width together"),
+        (("--call", "colour=red"), "is not called with 'colour'"),
+        (("--call", "generator=1"), "set by the probe itself"),
+        (("--dtype", "int8"), "'int8' is not one of"),
+        (("--guidance", "cfg-zero-star(zero_init"), "is not understood"),
+    ],
+)
+def test_arguments_of_the_call_that_make_no_sense_are_one_sentence(
+    command: Command, words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    assert said in command(*GAUSSIAN, "--out", tmp_path / "c.zarr", *words).refused()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_call_has_the_arguments_that_were_given_and_a_cube_keeps_to_them(
+    command: Command, model: Path, tmp_path: Path
+) -> None:
+    words = ["probe", "--model", model, "--prompt", "a", "--prompt", "b", "--seeds", "0", "--steps", "1"]
+    words += ["--guidance-scale", "3", "--out", tmp_path / "c.zarr"]
+    given = ["--call", "height=32", "--call", "width=64", "--call", "negative_prompt=dull"]
+    assert command("spectra", *words, *given).code == 0
+    with xr.open_zarr(tmp_path / "c.zarr", chunks=None, consolidated=False) as cube:
+        assert json.loads(cube.attrs["grid"])[0] * 2 == json.loads(cube.attrs["grid"])[1]
+        assert set(cube.negative_prompt.values.tolist()) == {"dull"}
+        assert json.loads(cube.attrs["call_arguments"]) == {"height": 32, "width": 64, "negative_prompt": "dull"}
+    assert command("spectra", *words, *given).code == 0
+    said = command("spectra", *words, *given[:4], "--call", "negative_prompt=dark").refused()
+    assert 'call.negative_prompt was "dull", is "dark"' in said
+
+
+def test_pictures_one_folder_further_down_are_pointed_out(command: Command, pictures: Path, tmp_path: Path) -> None:
+    said = command("spectra", "probe", "--model", "mini", "--data", pictures, "--out", tmp_path / "c.zarr").refused()
+    assert str(pictures / "train") in said
+    assert str(pictures / "heldout") in said
+
+
+@pytest.mark.slow
+def test_pictures_get_one_seed_by_default(command: Command, pictures: Path, tmp_path: Path) -> None:
+    words = ["--data", pictures / "heldout", "--steps", "2", "--out", tmp_path / "c.zarr", "--json"]
+    assert json.loads(command("spectra", "probe", "--model", "mini", *words).out)["runs"] == 2
+
+
+def test_an_adapter_inside_a_run_is_called_as_the_run(tmp_path: Path) -> None:
+    from cli.probing import attaching
+
+    (tmp_path / "night" / "adapter").mkdir(parents=True)
+    assert attaching(tmp_path / "night" / "adapter")["label"] == "night"
+    assert attaching(tmp_path / "night")["label"] == "night"
+
+
+@pytest.mark.parametrize("kind", ["FERA", "LORA"])
+def test_an_adapter_of_another_model_says_of_which(kind: str, tmp_path: Path, command: Command, model: Path) -> None:
+    (tmp_path / "run" / "adapter").mkdir(parents=True)
+    settings = {"peft_type": kind, "target_modules": ["nowhere"], "base_model_name_or_path": "owner/other"}
+    (tmp_path / "run" / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+    words = ["--prompt", "a", "--out", tmp_path / "c.zarr", "--adapter", tmp_path / "run"]
+    said = command("spectra", "probe", "--model", model, *words).refused()
+    assert "was made for owner/other, and does not fit this StableDiffusionPipeline" in said
+
+
+def test_the_memory_of_models_is_said_to_double(command: Command) -> None:
+    words = " ".join(command("spectra", "models").out.split())
+    assert "models open in float32, which takes twice that" in words

@@ -431,6 +431,29 @@ def test_unknown_predictions_are_refused_by_rules_that_need_velocities() -> None
 
 
 @pytest.mark.parametrize(
+    "text",
+    ["cfg", "cfg(scale=3.0)", "cfg-zero-star(zero_init=0)", "cfg-zero-star-band(bank=FilterBank(scales=(0.8, 1.6)))"],
+)
+def test_rules_are_read_as_cubes_keep_them(text: str) -> None:
+    assert str(rule(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cfg(3)", "is not understood"),
+        ("cfg(scale=high)", "is not understood"),
+        ("cfg(scale='x')", "cannot have scale='x': give numbers"),
+        ("cfg(scale=3", "is not understood"),
+        ("none(scale=3)", "no guidance rule 'none'"),
+    ],
+)
+def test_rules_that_cannot_be_read_are_one_sentence(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        rule(text)
+
+
+@pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("cfg-0", {}, "there is no guidance rule 'cfg-0': choose one of cfg, cfg-zero-init, cfg-zero-star, "),

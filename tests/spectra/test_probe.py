@@ -16,6 +16,7 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from safetensors.torch import save_file
 
 import spectra
+from spectra import setting
 from spectra.errors import UserError
 from spectra.probe import probe
 from tests.tiny import tiny_sd, tiny_sd3, tiny_sd_folder
@@ -229,8 +230,8 @@ def test_the_scheduler_is_that_of_the_name_while_it_probes(tmp_path: Path) -> No
 
 
 def test_a_scheduler_that_diffusers_does_not_have_is_refused_with_those_near(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"diffusers has no scheduler 'Eulerdiscrete'; near are .*EulerDiscreteSch"):
-        probe(tiny_sd(), PROMPTS, [0], 2, tmp_path / "c.zarr", scheduler="Eulerdiscrete")
+    with pytest.raises(UserError, match=r"diffusers has no scheduler 'Eulerdiscreet'; near are .*EulerDiscreteSch"):
+        probe(tiny_sd(), PROMPTS, [0], 2, tmp_path / "c.zarr", scheduler="Eulerdiscreet")
 
 
 @pytest.mark.parametrize(
@@ -371,3 +372,54 @@ def test_a_probe_killed_at_random_moments_ends_bit_for_bit_as_an_undisturbed_one
     tally = json.loads((tmp_path / "k.json").read_text())
     assert tally["equal"]
     assert tally["killed"] == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("Heun", "HeunDiscreteScheduler"),
+        ("UniPC", "UniPCMultistepScheduler"),
+        ("EulerAncestral", "EulerAncestralDiscreteScheduler"),
+        ("euler", "EulerDiscreteScheduler"),
+        ("ddim", "DDIMScheduler"),
+    ],
+)
+def test_a_scheduler_may_be_called_as_people_call_it(name: str, full: str) -> None:
+    assert setting._scheduler_class(name).__name__ == full
+
+
+def test_a_name_that_two_schedulers_share_lists_them() -> None:
+    with pytest.raises(UserError, match="DPMSolverMultistepScheduler or DPMSolverSinglestepScheduler: give the whole"):
+        setting._scheduler_class("dpmsolver")
+
+
+@pytest.mark.parametrize("slots", [("tokenizer",), ("tokenizer", "text_encoder")])
+def test_a_model_without_a_tokenizer_is_refused_before_anything(slots: tuple[str, ...], tmp_path: Path) -> None:
+    pipe = tiny_sd()
+    for slot in slots:
+        setattr(pipe, slot, None)
+    with pytest.raises(UserError, match="has no tokenizer, so it cannot read prompts"):
+        probe(pipe, PROMPTS, [0], 1, tmp_path / "c.zarr")
+    assert not (tmp_path / "c.zarr").exists()
+
+
+def test_weights_are_opened_in_the_type_that_was_asked_for(folder: str, tmp_path: Path) -> None:
+    cube = probe(folder, PROMPTS[:1], [0], 1, tmp_path / "c.zarr", dtype="bfloat16")
+    assert cube.attrs["dtype"] == "bfloat16"
+    with pytest.raises(UserError, match="not in 'int8'"):
+        probe(folder, PROMPTS[:1], [0], 1, tmp_path / "d.zarr", dtype="int8")
+    with pytest.raises(UserError, match="a pipeline has its own"):
+        probe(tiny_sd(), PROMPTS[:1], [0], 1, tmp_path / "d.zarr", dtype="bfloat16")
+
+
+def test_a_rule_with_options_is_resumed_however_it_is_written(tmp_path: Path) -> None:
+    pipe, out = tiny_sd3(), tmp_path / "c.zarr"
+    for text in ("cfg-zero-star(zero_init=0)", "cfg-zero-star( zero_init = 0 )", "cfg-zero-star"):
+        found = probe(pipe, PROMPTS[:1], [0], 2, out, guidance_scale=3.0, guidance=text)
+    assert found.guidance_rule.values.tolist() == ["cfg-zero-star(zero_init=0)", "cfg-zero-star"]
+
+
+def test_a_split_that_no_run_has_is_said_with_its_reason(tmp_path: Path) -> None:
+    wanted: dict[str, Any] = {"signals": ("latent", "cond"), "call": {"guidance_rescale": 0.7}}
+    with pytest.warns(UserWarning, match="cond, uncond and guidance could not be recorded in any run: "):
+        probe(tiny_sd(), PROMPTS[:1], [0], 2, tmp_path / "c.zarr", guidance_scale=3.0, **wanted)

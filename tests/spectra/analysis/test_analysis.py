@@ -9,7 +9,15 @@ import xarray as xr
 from scipy.optimize import brentq
 
 from spectra.analysis import emergence, first_lasting, shares
-from spectra.analysis.labels import coherence, mean_over_prompts, relative, select
+from spectra.analysis.labels import (
+    coherence,
+    mean_over_prompts,
+    relative,
+    select,
+    select_runs,
+    settings_in_words,
+    settings_of,
+)
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.gaussian import GaussianField, flow_levels
@@ -243,3 +251,32 @@ def test_coherence_needs_x0(cube: xr.Dataset) -> None:
     for empty in (cube.drop_vars("coherence"), cube.assign(coherence=cube.coherence * np.nan)):
         with pytest.raises(UserError, match="no coherence: record it with the signal x0"):
             coherence(empty)
+
+
+def test_one_noise_recorded_twice_counts_once_where_runs_are_the_sample() -> None:
+    """Else the interval over the runs of one prompt would shrink with every copy."""
+    once = synthetic_cube(prompts=1, seeds=4, steps=12)
+    twice = once.isel(run=[0, 1, 2, 3, 3, 2, 1, 0, 0, 1, 2, 3])
+    xr.testing.assert_allclose(emergence(twice), emergence(once))
+    assert emergence(twice).attrs["n"] == 4
+    assert emergence(once.isel(run=[2, 2])).attrs["n"] == 1
+    drawn = twice.assign_coords(seed=("run", np.full(12, 7)), draw=("run", np.tile(np.arange(4), 3)))
+    unknown = twice.assign_coords(seed=("run", np.full(12, -1)))
+    assert [emergence(one).attrs["n"] for one in (drawn, unknown)] == [4, 12]
+
+
+def test_runs_of_several_settings_are_counted_told_apart_and_chosen() -> None:
+    cube = synthetic_cube(2, 2, 4).assign_coords(
+        adapter=("run", np.array(["", "", "a", "a"], object)),
+        guidance_scale=("run", [1.0, 1.0, 1.0, np.nan]),
+        adapter_detail=("run", np.array(["", "", '[{"hash": "0123456789"}]', '[{"hash": "0123456789"}]'], object)),
+    )
+    assert len(settings_of(cube)) == 3
+    words = settings_in_words(settings_of(cube))
+    assert words == ["adapter= guidance_scale=1", "adapter=a guidance_scale=1", "adapter=a guidance_scale=nan"]
+    assert emergence(cube).attrs["settings"] == 3
+    assert select_runs(cube, adapter="").sizes["run"] == 2
+    assert select_runs(cube, adapter="a", guidance_scale="nan").sizes["run"] == 1
+    assert select_runs(cube, adapter_detail="01234567").sizes["run"] == 2
+    with pytest.raises(UserError, match=r"no run has adapter=b: this cube has \(none\), a"):
+        select_runs(cube, adapter="b")

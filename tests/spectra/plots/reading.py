@@ -11,7 +11,7 @@ from matplotlib.transforms import Bbox
 def texts(figure: Figure) -> list[Text]:
     """All words on the page: tick labels outside the limits of their axis exist, but are not drawn."""
     found = list(figure.texts)
-    for ax in figure.axes:
+    for ax in [*figure.axes, *(inset for one in figure.axes for inset in one.child_axes)]:
         found += [*ax.texts, ax.xaxis.label, ax.yaxis.label, ax._left_title]
         for axis, place in ((ax.xaxis, 0), (ax.yaxis, 1)):
             low, high = sorted(axis.get_view_interval())

@@ -48,6 +48,11 @@ def test_differences_below_the_rounding_of_the_velocities_are_not_drawn(cube: xr
     assert "told from rounding" in words(nothing)
 
 
+def test_the_lower_panel_says_what_it_counts(cube: xr.Dataset) -> None:
+    said = guidance(cube).axes[2].get_ylabel().split()
+    assert " ".join(said) == "power of the difference of velocities, channels summed, per run"
+
+
 def test_no_word_leaves_the_page_or_covers_another(cube: xr.Dataset) -> None:
     refuse_collisions(guidance(cube))
 

@@ -1,21 +1,22 @@
-"""Small multiples: a panel per signal, its shares with their intervals, over the noise level."""
+"""Small multiples: a panel per signal, its shares with their intervals, over the steps."""
 
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import LineCollection, PolyCollection
 
 from spectra.analysis import mean_over_prompts, shares
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from spectra.plots import multiples
+from spectra.plots.style import short
 from tests.spectra.plots.reading import refuse_collisions, words
 from tests.spectra.synthetic import synthetic_cube
 
 
 @pytest.fixture(scope="module")
 def cube() -> xr.Dataset:
-    return synthetic_cube(prompts=3, seeds=2, steps=12)
+    return synthetic_cube(prompts=4, seeds=2, steps=12)
 
 
 def test_each_signal_has_a_panel_whose_lines_are_its_mean_shares(cube: xr.Dataset) -> None:
@@ -28,9 +29,13 @@ def test_each_signal_has_a_panel_whose_lines_are_its_mean_shares(cube: xr.Datase
         assert sum(isinstance(part, PolyCollection) for part in ax.collections) == cube.sizes["band"]
 
 
-def test_a_single_prompt_has_no_ribbon() -> None:
-    figure = multiples(synthetic_cube(prompts=1, seeds=2, steps=6))
-    assert not any(ax.collections for ax in figure.axes)
+@pytest.mark.parametrize(("prompts", "seeds", "lines"), [(1, 1, 0), (1, 2, 2), (2, 3, 2), (3, 1, 3), (4, 2, 0)])
+def test_few_prompts_have_a_thin_line_each_instead_of_a_ribbon(prompts: int, seeds: int, lines: int) -> None:
+    """Of a single prompt it is the runs."""
+    for ax in multiples(synthetic_cube(prompts, seeds, steps=6)).axes:
+        thin = [len(part.get_segments()) for part in ax.collections if isinstance(part, LineCollection)]
+        assert thin == [lines] * 4 * bool(lines)
+        assert any(isinstance(part, PolyCollection) for part in ax.collections) == (prompts >= 4)
 
 
 @pytest.mark.parametrize("bands", [1, 2, 5, 8])
@@ -48,12 +53,29 @@ def test_names_of_bands_stay_beside_their_panel(cube: xr.Dataset) -> None:
         assert max(heights) < 1
 
 
-def test_exploding_variance_is_brought_to_unit_variance(cube: xr.Dataset) -> None:
-    a, b = cube.signal_level.values, cube.noise_level.values
-    exploding = cube.assign_coords(signal_level=("step", np.ones_like(a)), noise_level=("step", 15 * b))
-    found = multiples(exploding).axes[0].lines[0].get_xdata()
-    np.testing.assert_allclose(found, 15 * b / np.hypot(1, 15 * b))
-    assert "unit variance" in words(multiples(exploding))
+@pytest.mark.parametrize("kind", ["flow", "variance preserving", "exploding", "data"])
+def test_every_step_has_its_place_whatever_the_noise_levels(cube: xr.Dataset, kind: str) -> None:
+    """Of a variance-preserving model most levels are close to 1, and of an exploding one close to 0."""
+    b = cube.noise_level.values
+    levels = {"flow": b, "variance preserving": b**0.1, "exploding": 157 * b**7, "data": b**0.1}[kind]
+    there = cube.assign_coords(noise_level=("step", levels))
+    figure = multiples(there.assign_attrs(sampler="forward") if kind == "data" else there)
+    for ax in figure.axes:
+        assert all(line.get_xdata().tolist() == list(range(len(line.get_xdata()))) for line in ax.lines)
+        assert ax.get_xlim() == (0, 12)
+    assert figure.axes[0].get_xlabel() == ("noise level" if kind == "data" else "step, noise level below")
+    refuse_collisions(figure)
+
+
+def test_levels_close_to_one_are_told_apart() -> None:
+    assert [short(level) for level in (1.0, 0.9987, 0.966, 0.5, 0.0, 157.4)] == [
+        "1",
+        "0.999",
+        "0.966",
+        "0.5",
+        "0",
+        "157",
+    ]
 
 
 def test_what_is_missing_is_said(cube: xr.Dataset) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.collections import LineCollection, PolyCollection
 
 from spectra.analysis import DECIDED, coherence, emergence, mean_over_prompts
 from spectra.bands import FilterBank, radial_modes
 from spectra.errors import UserError
-from spectra.plots import apart, band_colours, band_labels, energy_per_mode, overview, save
+from spectra.plots import apart, band_colours, band_labels, energy_per_mode, multiples, overview, save
 from tests.spectra.plots.reading import boxes, refuse_collisions, words
 from tests.spectra.synthetic import synthetic_cube
 
@@ -101,7 +102,66 @@ def test_what_a_ribbon_would_say_is_not_said_of_a_single_run(cube: xr.Dataset) -
     said = [words(overview(cube.isel(run=runs))) for runs in ([0], [0, 1], [0, 2])]
     assert ["mean" in one for one in said] == [False, True, True]
     assert ["95 % over runs" in one for one in said] == [False, True, False]
-    assert ["interval over prompts" in one for one in said] == [False, False, True]
+    assert ["each prompt (thin)" in one for one in said] == [False, False, True]
+    assert ["intervals need more prompts" in one for one in said] == [False, True, True]
+    assert "95 % interval over prompts" in words(overview(synthetic_cube(prompts=4, seeds=1, steps=4)))
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 3, 4])
+def test_few_prompts_are_thin_lines_around_the_mean_coherence(prompts: int) -> None:
+    cube = synthetic_cube(prompts, seeds=2, steps=6)
+    found = overview(cube).axes[0].collections
+    thin = [part for part in found if isinstance(part, LineCollection)]
+    assert [len(part.get_segments()) for part in thin] == ([max(prompts, 2)] * 4 if prompts < 4 else [])
+    assert sum(isinstance(part, PolyCollection) for part in found) == (0 if prompts < 4 else 4)
+    if prompts == 3:
+        mean = cube.coherence.groupby("prompt").mean().isel(band=0).values[:, :-1]
+        np.testing.assert_allclose([path[:, 1] for path in thin[0].get_segments()], mean, rtol=1e-5)
+
+
+def test_panels_above_and_beside_each_other_share_their_steps(cube: xr.Dataset) -> None:
+    """x0 has no value at the last step, and its axis goes there nevertheless."""
+    figure = overview(cube)
+    steps = [ax.get_xlim() for ax in figure.axes if "step" in ax.get_xlabel()]
+    assert steps == [(0, 24)] * 3
+    dots = [line for ax in figure.axes for line in ax.lines if line.get_marker() == "o"]
+    assert len(dots) == 8
+    assert not any(line.get_clip_on() for line in dots)
+
+
+def of_data(captions: list[str], draws: list[int]) -> xr.Dataset:
+    """Runs as `spectra probe --data` records them."""
+    given = synthetic_cube(len(captions), 1, 6)
+    coords = {"prompt": ("run", np.array(captions, object)), "draw": ("run", draws)}
+    guidance = ("run", np.full(len(captions), np.nan))
+    data = given.assign_attrs(sampler="forward").assign_coords(**coords, guidance_scale=guidance)
+    return data.assign(coherence=given.coherence * np.nan)
+
+
+def test_data_are_pictures_at_noise_levels_where_nothing_is_sampled() -> None:
+    figure = overview(of_data(["a", "b", "c", "d"], [0] * 4))
+    shown = words(figure)
+    assert "4 pictures  ·  6 noise levels and the clean data  ·  mean and 95 % interval over pictures" in shown
+    assert all(word not in shown.lower() for word in ("prompt", "sampl", "guidance", "step", "coherence", "recorded"))
+    assert len(figure.axes) == 3
+    refuse_collisions(figure)
+
+
+def test_pictures_of_one_caption_count_each() -> None:
+    assert "5 pictures" in words(overview(of_data(["a style"] * 5, list(range(5)))))
+    assert "2 pictures, 4 runs" in words(overview(of_data(["a style"] * 4, [0, 0, 1, 1])))
+
+
+def test_energies_of_data_are_over_those_of_white_noise() -> None:
+    cube = of_data(["a", "b", "c", "d"], [0] * 4)
+    floor = FilterBank.octaves(4, (16, 16)).white_noise(16, 16).mean
+    expected = cube.energy.isel(signal=0).mean(["run", "channel"]).values / floor
+    ax = overview(cube).axes[1]
+    drawn = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) == 7]
+    np.testing.assert_allclose(drawn, expected.T, rtol=1e-5)
+    bottom = [part.get_paths()[0].get_extents().y0 for part in ax.collections if isinstance(part, PolyCollection)]
+    assert len(bottom) == 4
+    assert min(bottom) > 0  # on a logarithmic axis
 
 
 def test_what_was_not_recorded_is_said(cube: xr.Dataset) -> None:
@@ -128,6 +188,13 @@ def test_names_are_taken_literally_and_shortened(cube: xr.Dataset) -> None:
     shown = words(overview(cube.assign_attrs(model="/deep" * 40 + "/mini\n")))
     assert "/mini" in shown
     assert "/deep" * 20 not in shown
+
+
+def test_a_long_line_about_the_cube_stays_on_the_page(cube: xr.Dataset) -> None:
+    long = several_calls(cube, [i // 2 for i in range(25)]).assign_attrs(model="some/where/model_" * 5)
+    scales = ("run", np.arange(6) + 1.5)
+    refuse_collisions(overview(long.assign_coords(guidance_scale=scales)))
+    refuse_collisions(multiples(long.assign_coords(guidance_scale=scales)))
 
 
 def test_guidance_is_named(cube: xr.Dataset) -> None:

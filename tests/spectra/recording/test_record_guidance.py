@@ -183,6 +183,31 @@ def test_guidance_by_embeddings_is_named_and_what_a_network_has_built_in_is_not(
     assert (str(cube["split"].values[0]) == "") == (expected == "cfg")
 
 
+@pytest.mark.parametrize(
+    ("call", "scale"),
+    [
+        ({}, 4.0),
+        ({"true_cfg_scale": 2.0}, 2.0),
+        ({"true_cfg_scale": 1.0}, 3.5),
+        ({"negative_prompt_embeds": None}, 3.5),
+    ],
+)
+def test_runs_are_labelled_with_the_scale_that_guides(call: dict[str, Any], scale: float, tmp_path: Path) -> None:
+    pipe, given = flux(**call, guidance_scale=3.5)
+    pipe.set_progress_bar_config(disable=True)
+    with record(pipe, tmp_path / "c.zarr"):
+        pipe(**given, generator=seeded(1)[0])
+    assert spectra.open_cube(tmp_path / "c.zarr").guidance_scale.values.tolist() == [scale]
+
+
+@pytest.mark.parametrize(("options", "scale"), [({"scale": 5.0}, 5.0), ({}, 3.0)])
+def test_a_rule_with_a_scale_of_its_own_labels_runs_with_it(options: Any, scale: float, tmp_path: Path) -> None:
+    pipe = tiny_sd()
+    with record(pipe, tmp_path / "c.zarr", guidance=spectra.guidance.rule("cfg", **options)):
+        pipe("a", generator=seeded(1), **PROMPTED)
+    assert spectra.open_cube(tmp_path / "c.zarr").guidance_scale.values.tolist() == [scale]
+
+
 @pytest.mark.parametrize("name", ["FluxFillPipeline", "Flux2Pipeline", "SanaSprintPipeline"])
 def test_distilled_pipelines_without_a_negative_prompt_do_not_guide(name: str) -> None:
     from spectra.families import family_of

@@ -174,14 +174,18 @@ def test_a_loop_is_labelled_by_its_own_arguments_not_by_the_last_call_of_the_pip
     assert spectra.open_cube(tmp_path / "c.zarr").guidance_rule.values.tolist() == ["none"]
 
 
+@pytest.mark.filterwarnings("ignore:nothing was recorded at")
 def test_a_loop_that_was_not_told_of_is_refused(tmp_path: Path) -> None:
     model, x = Denoiser(), noise(3)
     with record(model, tmp_path / "c.zarr") as recorder:
         with pytest.raises(UserError, match="observe within"):
             recorder.observe(x, x, noise_level=1.0)
-        with pytest.raises(UserError, match="nothing was recorded"), recorder.sampling("a", **EXPLICIT):
+        with (
+            pytest.raises(UserError, match=r"call run.observe\(...\) at each step"),
+            recorder.sampling("a", **EXPLICIT),
+        ):
             pass
-        with pytest.raises(UserError, match="nothing was recorded"), recorder.sampling("a", **EXPLICIT) as run:
+        with pytest.raises(UserError, match=r"call run.finish\(x\)"), recorder.sampling("a", **EXPLICIT) as run:
             run.observe(x, x, noise_level=1.0)  # never finished
         with pytest.raises(UserError, match="noise_level="), recorder.sampling("a", **EXPLICIT) as run:
             run.observe(x, x)
@@ -191,6 +195,29 @@ def test_a_loop_that_was_not_told_of_is_refused(tmp_path: Path) -> None:
             euler(model, x, None)
     assert recorder.runs == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:nothing was recorded at")
+def test_a_finished_sample_is_also_missed_where_a_scheduler_is_only_asked_for_levels(tmp_path: Path) -> None:
+    scheduler, x = diffusers.EulerDiscreteScheduler(), noise(3)
+    scheduler.set_timesteps(3)
+    with record(scheduler, tmp_path / "c.zarr") as recorder:
+        with pytest.raises(UserError, match=r"call run.finish\(x\)"), recorder.sampling("a") as run:
+            run.observe(x, x / 2, scheduler.timesteps[0])
+        with pytest.raises(UserError, match="calling step of its scheduler"), recorder.sampling("a"):
+            pass
+
+
+def test_a_loop_outside_of_sampling_is_warned_of(tmp_path: Path) -> None:
+    scheduler, x = diffusers.EulerDiscreteScheduler(), noise(3)
+    scheduler.set_timesteps(3)
+    with (
+        pytest.warns(UserWarning, match=r"inside `with recorder.sampling\(...\)`") as said,
+        record(scheduler, tmp_path / "c.zarr"),
+    ):
+        scheduler.step(x / 2, scheduler.timesteps[0], x)
+    assert [Path(one.filename) for one in said] == [Path(__file__)]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_loop_of_another_length_does_not_fit_the_cube(tmp_path: Path) -> None:
