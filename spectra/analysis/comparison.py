@@ -225,7 +225,15 @@ def _refuse_different(cube: xr.Dataset, other: xr.Dataset) -> None:
     if not set(map(str, cube.signal.values)) & set(map(str, other.signal.values)):
         found.append("they have no signal in common")
     if found:
-        raise UserError(f"these cubes cannot be compared: {'; '.join(found)}")
+        raise UserError(f"these cubes cannot be compared: {'; '.join(_schedulers(cube, other) + found)}")
+
+
+def _schedulers(cube: xr.Dataset, other: xr.Dataset) -> list[str]:
+    """Which schedulers made them, if not the same: the likely reason of all other differences."""
+    here, there = (_parsed(one.attrs.get("scheduler")) for one in (cube, other))
+    if not (isinstance(here, dict) and isinstance(there, dict)) or here.get("class") == there.get("class"):
+        return []
+    return [f"the scheduler is {here.get('class')} here and {there.get('class')} there"]
 
 
 def _level_difference(cube: xr.Dataset, other: xr.Dataset, name: str) -> str:

@@ -173,3 +173,10 @@ def test_only_signals_that_both_have_are_compared(cube: xr.Dataset) -> None:
     found = compare(cube.isel(signal=[3, 1]), cube.isel(signal=[0, 1, 2]))
     assert found.signal.values.tolist() == ["x0"]
     np.testing.assert_allclose(found.value.isel(step=slice(0, -1)), 0, atol=1e-12)
+
+
+def test_other_schedulers_are_named_as_the_reason() -> None:
+    one = synthetic_cube(2, 1, 4).assign_attrs(scheduler='{"class": "DDIMScheduler"}')
+    other = synthetic_cube(2, 1, 5).assign_attrs(scheduler='{"class": "HeunDiscreteScheduler"}')
+    with pytest.raises(UserError, match="the scheduler is DDIMScheduler here and HeunDiscreteScheduler there; steps"):
+        compare(one, other)
