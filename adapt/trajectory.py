@@ -53,6 +53,7 @@ class Trajectory:
 def read_trajectory(cube: xr.Dataset | str | Path) -> Trajectory:
     """The trajectory of a cube, or of the cube at a path.  Raises UserError where the cube lacks what is needed."""
     opened = _open(cube)
+    _refuse_mixed(opened)
     energy, noise_level = _energy(opened), _noise_level(opened)
     whole = np.isfinite(energy).all((1, 2)) & (energy.sum(2) > 0).all(1)
     if not whole.any() or energy.shape[1] < 2:
@@ -64,6 +65,17 @@ def read_trajectory(cube: xr.Dataset | str | Path) -> Trajectory:
     shares = energy / energy.sum(2, keepdims=True)
     provenance = _provenance(opened, "" if opened is cube else str(cube), len(energy))
     return Trajectory(noise_level[order], shares[:, order], bank, _grid(opened), provenance)
+
+
+def _refuse_mixed(cube: xr.Dataset) -> None:
+    """A mean over runs of the base model, of adapters and of several guidance scales is the trajectory of none."""
+    from spectra.analysis.labels import settings_in_words, settings_of
+
+    if len(settings := settings_of(cube)) > 1:
+        raise UserError(
+            f"this cube holds runs of {len(settings)} settings ({'; '.join(settings_in_words(settings)[:4])}): learn "
+            "from one of them, such as spectra.analysis.labels.select_runs(cube, adapter=''), or probe to a new cube"
+        )
 
 
 def _open(cube: xr.Dataset | str | Path) -> xr.Dataset:

@@ -298,3 +298,14 @@ def test_importing_it_needs_numpy_alone() -> None:
     )
     root = Path(adapt.__file__).parents[1]
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(root)})
+
+
+def test_runs_of_several_settings_are_not_pooled(mixed: Path) -> None:
+    from spectra import open_cube
+    from spectra.analysis.labels import select_runs, settings_of
+
+    cube = open_cube(mixed)
+    with pytest.raises(UserError, match="runs of 2 settings"):
+        Prior.from_cube(cube)
+    one = select_runs(cube, **{name: value for name, value in settings_of(cube)[0].items() if name != "adapter_detail"})
+    assert Prior.from_cube(one).scales
