@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import re
 import shlex
@@ -57,8 +58,6 @@ def _shell(code: str, folder: Path) -> str:
 
 
 def _python(code: str, folder: Path, names: dict[str, object]) -> str:
-    import io
-
     out = io.StringIO()
     with contextlib.chdir(folder), contextlib.redirect_stdout(out):
         exec(compile(code, "a block of the page", "exec"), names)

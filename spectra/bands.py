@@ -38,12 +38,24 @@ if TYPE_CHECKING:
 
 # What other modules ask of this one; the transform and the radial spectra live in modules of their own.
 __all__ = [
-    "Array", "FilterBank", "WhiteNoise", "coefficients", "coherence", "dct_matrix", "from_coefficients", "radial_modes",
-    "radial_spectrum", "radial_sums", "radii", "radius",
+    "DEFAULT_BANDS",
+    "Array",
+    "FilterBank",
+    "WhiteNoise",
+    "coefficients",
+    "coherence",
+    "dct_matrix",
+    "from_coefficients",
+    "radial_modes",
+    "radial_spectrum",
+    "radial_sums",
+    "radii",
+    "radius",
 ]  # fmt: skip
 
 Energies = TypeVar("Energies", "Array", "Tensor")
 
+DEFAULT_BANDS = 4  # octaves, where a recording is told nothing else
 TRUNCATE = 4.0  # scipy's default: the kernel reaches int(4 * scale + 0.5) pixels to either side
 _FINEST = 0.5  # below about half a pixel a sampled Gaussian is the identity, and the band above it is empty
 _COARSEST = 0.4  # of the shorter side: a wider low-pass keeps nothing but the mean

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from spectra import cube
-from spectra.bands import FilterBank, radial_spectrum
+from spectra.bands import DEFAULT_BANDS, FilterBank, radial_spectrum
 from spectra.errors import UserError
 from spectra.families import family_of
 from spectra.pictures import Picture, digest, find_pictures, latents, native_size, pixels
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 SIGNALS = ("latent", "x0", "eps")
 SAMPLER = "forward"
-BANDS = 4
 Progress = Callable[[int, int], None]
 Pairs = Sequence[tuple["Tensor", str]]
 Predict = Callable[["Tensor", float, list[str]], "Tensor"]
@@ -156,7 +155,11 @@ def _header(
     stored = cube.read_header(out) if stores.exists(out) else None
     grid = (first.shape[-2], first.shape[-1])
     if not isinstance(bank, FilterBank):
-        bank = stored.bank if stored and bank in (None, stored.bank.bands) else FilterBank.octaves(bank or BANDS, grid)
+        bank = (
+            stored.bank
+            if stored and bank in (None, stored.bank.bands)
+            else FilterBank.octaves(bank or DEFAULT_BANDS, grid)
+        )
     radial_bins = radial_bins or (stored.radial_bins if stored else RADIAL_BINS)
     facts = {
         "model_hash": model_hash(pipe),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spectra import cube
-from spectra.bands import FilterBank
+from spectra.bands import DEFAULT_BANDS, FilterBank
 from spectra.errors import UserError
 from spectra.families import Family, family_of, with_layout
 from spectra.recording import provenance
@@ -36,7 +36,6 @@ from spectra.storage.stores import StoreLike
 if TYPE_CHECKING:
     from torch import Tensor
 
-DEFAULT_BANDS = 4
 Method = Callable[..., Any]
 
 
@@ -192,10 +191,6 @@ class Recorder:
         scale = {} if guided is None else {"guidance_scale": guided}
         modular = getattr(self.pipe, "default_call_parameters", {})
         return defaults_of(self.kind) | modular | scale | dict(arguments)
-
-    def active_adapter(self) -> str:
-        """The name that runs get: the one that was given, or those of PEFT's active adapters."""
-        return self.adapter if self.adapter is not None else self.attached.look()[0]
 
     def call(self, original: Method, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The pipeline's `__call__`, with its scheduler listened to. A call from within a call belongs to that one."""

@@ -89,7 +89,7 @@ class Header:
         shape = {"grid": list(self.grid), "channels": self.channels, "frames": self.frames, "steps": self.steps}
         measured = {"signals": list(self.signals), "bank": self.bank.to_dict(), "radial_bins": self.radial_bins}
         measured |= {"temporal": _described(self.temporal), "blocks": list(self.blocks)}
-        return {name: _parsed(text) for name, text in self.facts.items()} | shape | measured
+        return {name: parsed(text) for name, text in self.facts.items()} | shape | measured
 
 
 @dataclass(frozen=True)
@@ -214,10 +214,11 @@ def _log_snr(signal: float, noise: float) -> float:
     return math.inf if signal > 0 else -math.inf if noise > 0 else math.nan
 
 
-def _parsed(text: str) -> Any:
+def parsed(text: Any) -> Any:
+    """What JSON says, or the value itself where it is none."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (TypeError, ValueError):
         return text
 
 

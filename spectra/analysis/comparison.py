@@ -17,7 +17,6 @@ much larger, and what counts as a difference in practice is for the reader to sa
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -37,6 +36,7 @@ from spectra.analysis.statistics import (
     standard_error,
 )
 from spectra.errors import UserError
+from spectra.schema import parsed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -215,7 +215,7 @@ def _refuse_different(cube: xr.Dataset, other: xr.Dataset) -> None:
     found = [
         f"{name} is {cube.attrs.get(name)} here and {other.attrs.get(name)} there"
         for name in SHARED
-        if _parsed(cube.attrs.get(name)) != _parsed(other.attrs.get(name))
+        if parsed(cube.attrs.get(name)) != parsed(other.attrs.get(name))
     ]
     sizes = [(dim, cube.sizes.get(dim, 0), other.sizes.get(dim, 0)) for dim in ("step", "channel", "frame")]
     found += [f"{dim}s are {here} here and {there} there" for dim, here, there in sizes if here != there]
@@ -230,7 +230,7 @@ def _refuse_different(cube: xr.Dataset, other: xr.Dataset) -> None:
 
 def _schedulers(cube: xr.Dataset, other: xr.Dataset) -> list[str]:
     """Which schedulers made them, if not the same: the likely reason of all other differences."""
-    here, there = (_parsed(one.attrs.get("scheduler")) for one in (cube, other))
+    here, there = (parsed(one.attrs.get("scheduler")) for one in (cube, other))
     if not (isinstance(here, dict) and isinstance(there, dict)) or here.get("class") == there.get("class"):
         return []
     return [f"the scheduler is {here.get('class')} here and {there.get('class')} there"]
@@ -243,13 +243,6 @@ def _level_difference(cube: xr.Dataset, other: xr.Dataset, name: str) -> str:
         return ""
     i = int(np.argmax(differs))
     return f"{name} differs from entry {i} on ({here[i]:.6g} here, {there[i]:.6g} there)"
-
-
-def _parsed(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return text
 
 
 def _matched(b: xr.DataArray, a: xr.DataArray) -> xr.DataArray:
