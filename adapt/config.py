@@ -5,13 +5,19 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
+from adapt.settings import (
+    DataSettings,
+    MeasureSettings,
+    MethodSettings,
+    ObjectiveSettings,
+    OptimiseSettings,
+    RunSettings,
+)
 from spectra.errors import UserError
-
-MethodName = Literal["fera", "lora"]
 
 LEARNING_RATES: dict[str, tuple[float, float]] = {"lora": (8e-3, 1e-4), "fera": (8e-3, 1e-4)}
 """Peak learning rates by method: for denoisers of fewer than `SMALL` parameters, and for larger ones.
@@ -22,75 +28,25 @@ diverged at 2.4e-2); the large ones are customary and were not tuned here.
 SMALL = 50_000_000
 
 
+_NAMES = list(MethodSettings.model_fields)
+FERA_ONLY = _NAMES[_NAMES.index("prior") :]
+"""Settings that mean nothing to other methods."""
+
+
 def learning_rate(method: str, parameters: int) -> float:
     """The default peak learning rate of a method for a denoiser with so many parameters."""
     small, large = LEARNING_RATES[method]
     return small if parameters < SMALL else large
 
 
-def _to_path(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str) else value
-
-
-PathLike = Annotated[Path, BeforeValidator(_to_path)]
-Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class TrainConfig(BaseModel):
-    """Everything that decides a training run.
+class TrainConfig(
+    MeasureSettings, ObjectiveSettings, OptimiseSettings, MethodSettings, DataSettings, RunSettings
+):  # the last part comes first in the list of settings
+    """Everything that decides a training run; its parts are in `adapt.settings`.
 
     Raises:
         UserError: an unknown setting (with the nearest known one), a missing one, or a value out of range.
     """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-    model: str = Field(min_length=1, description="bundled name, alias, folder or hub id of the pipeline")
-    data: PathLike = Field(description="folder of captioned pictures, or one with `train` and `heldout` inside")
-    out: PathLike = Field(description="run directory to write; must not exist")
-    heldout: PathLike | None = Field(
-        None, description="captioned pictures to measure on; default: beside or out of `data`"
-    )
-    method: MethodName = Field("fera", description="adapter to train")
-    prior: PathLike | None = Field(None, description="probed cube (.zarr) or saved prior (.json) that FeRA starts from")
-
-    steps: Count = Field(400, description="optimizer steps")
-    batch: Count = Field(16, description="pictures a step, over all processes")
-    lr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="peak learning rate; default: by method and size"
-    )
-    warmup: Share = Field(0.05, description="share of the steps over which the learning rate rises")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.0, description="AdamW's weight decay")
-    clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest norm of the gradient")
-    rank: Count = Field(12, description="total rank; FeRA splits it over its experts")
-    experts: Count = Field(3, description="experts of FeRA")
-    targets: list[str] | None = Field(
-        None, min_length=1, description="endings of layer names; default: by denoiser class"
-    )
-    caption_dropout: Share = Field(0.1, description="share of the samples trained with the empty prompt")
-    timesteps: Literal["uniform", "logit_normal"] = Field("uniform", description="spread of the training noise levels")
-    min_snr: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="gamma of min-SNR weighting (denoising models)"
-    )
-    fecl_weight: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of FeRA's consistency loss")
-    fecl_every: Count = Field(1, description="apply that loss on every k-th step")
-    fecl_warmup: Share = Field(0.1, description="share of the steps over which its weight rises")
-    seed: Annotated[int, Field(ge=0)] = Field(0, description="decides adapter start, data order, noise and timesteps")
-
-    eval_every: Count | None = Field(None, description="validate every so many steps; default: an eighth of them")
-    eval_samples: Count = Field(16, description="held-out pictures to validate on")
-    eval_draws: Count = Field(2, description="noise draws for each of them")
-    eval_levels: Annotated[int, Field(ge=2)] = Field(8, description="noise levels for each draw")
-    sample_prompts: Count = Field(8, description="held-out captions to generate pictures for")
-    sample_seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="seeds for each caption")
-    sample_steps: Count = Field(20, description="sampler steps of those pictures")
-    guidance: Annotated[float, Field(ge=0)] = Field(3.0, description="guidance scale of those pictures")
-
-    precision: Literal["no", "bf16", "fp16"] = Field("no", description="mixed precision of the training steps")
-    threads: Count | None = Field(None, description="CPU threads; default: torch's own choice")
-    cache: PathLike | None = Field(None, description="folder of the encoding cache; default: the user's")
-    overwrite: bool = Field(False, description="replace `out` if it is a finished run")
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -100,14 +56,22 @@ class TrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
-        if self.method == "fera" and self.rank % self.experts:
-            raise ValueError(f"rank {self.rank} is not a multiple of the {self.experts} experts that share it")
-        for name in ("prior", "fecl_weight"):
-            if self.method != "fera" and getattr(self, name):
-                raise ValueError(f"{name} belongs to FeRA; leave it out, or choose method 'fera'")
+        self._check_fera()
+        if self.method == "fera" and self.expert != "ia3" and (self.rank - self.shared_rank) % self.experts:
+            always = (
+                f", of which {self.shared_rank} is always on, cannot be split evenly over" if self.shared_rank else ""
+            )
+            words = always or " is not a multiple of the"
+            raise ValueError(f"rank {self.rank}{words} {self.experts} experts{'' if always else ' that share it'}")
         if self.prior is not None and self.prior.suffix not in (".zarr", ".json"):
             raise ValueError(f"prior {str(self.prior)!r} is neither a probed cube (.zarr) nor a saved prior (.json)")
         return self
+
+    def _check_fera(self) -> None:
+        """ValueError where a setting of FeRA is given to another method."""
+        given = [name for name in FERA_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+        if self.method != "fera" and given:
+            raise ValueError(f"{given[0]} belongs to FeRA; leave it out, or choose method 'fera'")
 
     @classmethod
     def from_toml(cls, path: Path | str, **overrides: Any) -> TrainConfig:

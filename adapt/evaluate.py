@@ -49,7 +49,7 @@ def evaluate(task: Task, progress: Progress = silent) -> xr.Dataset:
     settings: dict[str, Any] = {"steps": task.config.sample_steps, "guidance": task.config.guidance}
     base = _base_latents(task, prompts, seeds, settings, tick)
     adapted = generate(task.pipe, prompts, seeds, **settings, tick=tick)
-    latents = torch.stack([base, adapted, task.heldout.latents[rows]])
+    latents = torch.stack([base, adapted, task.heldout.latents(rows)])
     drawn = [pictures(task.pipe, one) for one in (base, adapted)]
     held = [task.heldout.paths[row] for row in rows]
     real = np.stack([decode(read_bytes(path), native_size(task.pipe), str(path)) for path in held])

@@ -14,19 +14,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapt import record, state
 from adapt.config import TrainConfig, learning_rate
 from adapt.draws import Draws, draw
 from adapt.evaluate import evaluate
-from adapt.fera.loss import fecl
-from adapt.methods import NAME
-from adapt.objectives import SAMPLINGS
+from adapt.step import fecl_weight, step_loss
 from adapt.task import Progress, Task, prepare, silent
 from adapt.validate import Validation, make_grid, validate
-from datasets_cache.families import Conditioning
-from spectra.bands import FilterBank
 from spectra.errors import UserError
 
 CHECK_EVERY = 10
@@ -140,50 +136,12 @@ def draws_of(task: Task, step: int, accelerator: Accelerator) -> Draws:
     return whole.part(accelerator.process_index, parts)
 
 
-def step_loss(task: Task, denoiser: nn.Module, draws: Draws, consistency: float = 0.0) -> Tensor:
-    """Weighted squared error of the prediction, plus FeRA's consistency loss with weight `consistency`."""
-    x0, conditioning = task.train.latents[draws.rows], conditioning_of(task, draws)
-    timestep = task.objective.timestep(SAMPLINGS[task.config.timesteps](draws.quantiles))
-    noisy = task.objective.add_noise(x0, draws.noise, timestep)
-    target = task.objective.target(x0, draws.noise, timestep).to(task.device)
-    base = None
-    if consistency > 0:  # first, so that the gates of the pass that learns are the last ones set
-        with torch.no_grad(), task.method.base(task.denoiser):
-            base = task.answer(task.denoiser, noisy, timestep, conditioning)
-    prediction = task.answer(denoiser, noisy, timestep, conditioning)
-    error = (prediction - target).square().flatten(1).mean(1)
-    loss = (task.objective.weight(timestep).to(error) * error).mean()
-    return loss if base is None else loss + consistency * fecl(prediction, base, target, bank_of(task))
-
-
-def conditioning_of(task: Task, draws: Draws) -> Conditioning:
-    """Embeddings of the batch, those of the empty prompt where the caption is dropped."""
-
-    def chosen(name: str, value: Tensor) -> Tensor:
-        rows = value[draws.rows]
-        return torch.where(draws.dropped.reshape(-1, *(1,) * (rows.ndim - 1)), task.train.empty[name], rows)
-
-    return {name: chosen(name, value) for name, value in task.train.conditioning.items()}
-
-
-def bank_of(task: Task) -> FilterBank:
-    """The bands in which FeRA's consistency is asked for: those of its router."""
-    return FilterBank(task.denoiser.peft_config[NAME].scales)
-
-
 def rate(step: int, steps: int, warmup: float) -> float:
     """Share of the peak learning rate: a linear rise over `warmup` of the steps, then a half cosine to zero."""
     rise = warmup * steps
     if step < rise:
         return (step + 1) / (rise + 1)
     return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))
-
-
-def fecl_weight(config: TrainConfig, step: int) -> float:
-    """Weight of the consistency loss at a step: zero on the steps that leave it out, rising over the warm-up."""
-    if config.fecl_weight == 0 or step % config.fecl_every:
-        return 0.0
-    return config.fecl_weight * min(1.0, (step + 1) / max(1.0, config.fecl_warmup * config.steps))
 
 
 def _check(losses: Tensor, validation: Validation | None = None) -> None:

@@ -47,10 +47,9 @@ class Task:
     heldout: CachedData
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of a latent."""
-        channels, height, width = self.train.latents.shape[1:]
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """Shape (c, [t], h, w) of a latent."""
+        return self.train.shapes[0]
 
     @property
     def device(self) -> torch.device:
@@ -76,7 +75,10 @@ def prepare(config: TrainConfig, device: torch.device, progress: Progress = sile
     family, identity = family_of(pipe), model_hash(pipe)
     prior = load_prior(config, identity)
     denoiser: Any = family.denoiser(pipe)
-    objective, targets = objective_of(pipe.scheduler, config.min_snr), resolve_targets(denoiser, config.targets)
+    objective, targets = (
+        objective_of(pipe.scheduler, config.gamma if config.weighting == "min_snr" else None),
+        resolve_targets(denoiser, config.targets),
+    )
     pipe.to(device)
     train, heldout = load_data(config, pipe, progress)
     method = METHODS[config.method]

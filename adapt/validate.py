@@ -45,8 +45,8 @@ def make_grid(task: Task) -> Grid:
     samples = min(config.eval_samples, len(task.heldout))
     quantiles = (torch.arange(config.eval_levels) + 0.5) / config.eval_levels
     return Grid(
-        latents=task.heldout.latents[:samples],
-        conditioning={name: value[:samples] for name, value in task.heldout.conditioning.items()},
+        latents=task.heldout.latents(range(samples)),
+        conditioning=task.heldout.conditioning(range(samples)),
         noise=grid_noise(samples, config.eval_draws, task.shape),
         timesteps=task.objective.timestep(quantiles),
     )

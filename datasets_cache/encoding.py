@@ -34,10 +34,10 @@ Progress = Callable[[int, int], None]
 class CachedData:
     """An encoded data set; row i of everything belongs to picture i."""
 
-    latents: Tensor
-    """(n, c, h, w) float32, as the denoiser sees them."""
-    conditioning: Conditioning
-    """Denoiser argument -> (n, ...) float32, one row a caption."""
+    every_latent: tuple[Tensor, ...]
+    """(c, h, w) or (c, t, h, w) float32 each, as the denoiser sees them; shapes may differ."""
+    every_conditioning: tuple[Conditioning, ...]
+    """Denoiser argument -> (...) float32, of each caption."""
     empty: Conditioning
     """Denoiser argument -> (1, ...) float32: the empty prompt, for caption dropout."""
     captions: tuple[str, ...]
@@ -50,13 +50,25 @@ class CachedData:
     def __len__(self) -> int:
         return len(self.captions)
 
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each latent."""
+        return tuple(tuple(latent.shape) for latent in self.every_latent)
+
+    def latents(self, rows: Sequence[int]) -> Tensor:
+        """Latents (rows, c, [t], h, w) of pictures of equal shape."""
+        return torch.stack([self.every_latent[row] for row in rows])
+
+    def conditioning(self, rows: Sequence[int]) -> Conditioning:
+        """Denoiser argument -> (rows, ...)."""
+        return {name: torch.stack([self.every_conditioning[row][name] for row in rows]) for name in self.empty}
+
     def take(self, rows: list[int]) -> CachedData:
         """The data set of the given rows, in that order."""
-        pick = torch.tensor(rows, dtype=torch.long)
         return replace(
             self,
-            latents=self.latents[pick],
-            conditioning={name: value[pick] for name, value in self.conditioning.items()},
+            every_latent=tuple(self.every_latent[i] for i in rows),
+            every_conditioning=tuple(self.every_conditioning[i] for i in rows),
             captions=tuple(self.captions[i] for i in rows),
             paths=tuple(self.paths[i] for i in rows),
             keys=tuple(self.keys[i] for i in rows),
@@ -172,8 +184,8 @@ def _collect(
 ) -> CachedData:
     empty = encoder.caption("")
     return CachedData(
-        latents=torch.stack([latent for _, latent in pictures]),
-        conditioning={name: torch.stack([texts[item.caption][name] for item in items]) for name in empty},
+        every_latent=tuple(latent for _, latent in pictures),
+        every_conditioning=tuple(texts[item.caption] for item in items),
         empty={name: value[None] for name, value in empty.items()},
         captions=tuple(item.caption for item in items),
         paths=tuple(item.path for item in items),

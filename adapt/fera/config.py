@@ -30,28 +30,41 @@ def _help(text: str) -> dict[str, str]:
 class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
     """Configuration of FeRA; complete without a prior.
 
-    `num_experts` experts of rank `r` give an update of total rank `num_experts * r`; with uniform gates it is exactly
-    LoRA of that rank with `lora_alpha = alpha`.  What is left as None is filled in for the model at injection: `grid`
-    and `latent_argument` from the denoiser, `scales` as octaves on the grid, and `feature_mean`, `feature_std` (of the
-    log shares) from a model of pictures in noise.  `Prior.fera_config` fills them with measured values.
+    `num_experts` experts of rank `r` and an always-on part of rank `shared_rank` give an update of total rank
+    `num_experts * r + shared_rank`; with uniform gates it is exactly LoRA of that rank with `lora_alpha = alpha`.
+    `total_rank` may be given instead of `r`.  What is left as None is filled in for the model at injection: `grid` and
+    `latent_argument` from the denoiser, `scales` as octaves on the grid, and `feature_mean`, `feature_std` from a model
+    of pictures in noise.  `Prior.fera_config` fills them with measured values.
 
     Raises UserError where a value is out of range or two of them contradict each other.
     """
 
-    r: int = field(default=4, metadata=_help("Rank of each expert."))
+    r: int | None = field(default=None, metadata=_help("Rank of each expert; default 4, or from total_rank."))
     num_experts: int = field(default=3, metadata=_help("Number of experts."))
+    total_rank: int | None = field(default=None, metadata=_help("Rank of the experts and the shared part together."))
+    shared_rank: int = field(default=0, metadata=_help("Rank of a part that is always on, beside the experts."))
+    expert: str = field(default="lora", metadata=_help("Kind of the experts: 'lora', 'ia3' or 'dora'."))
     target_modules: list[str] | str | None = field(
         default=None, metadata=_help("Names, or endings of names, of Linear and Conv2d layers, or one regex.")
     )
     exclude_modules: list[str] | str | None = field(default=None, metadata=_help("Names to leave out."))
-    alpha: float | None = field(default=None, metadata=_help("The update is scaled by alpha / (r * num_experts)."))
+    alpha: float | None = field(default=None, metadata=_help("The update is scaled by alpha / total_rank."))
     dropout: float = field(default=0.0, metadata=_help("Dropout on the input of the experts."))
-    mode: str = field(default="exact", metadata=_help("'exact': all bands, this toolkit's filter bank."))
+    mode: str = field(default="exact", metadata=_help("'exact', or 'published': the semantics of the paper's code."))
     bands: int | None = field(default=None, metadata=_help("Number of frequency bands."))
     scales: Floats | None = field(default=None, metadata=_help("Scales of the filter bank, in latent pixels."))
     grid: tuple[int, int] | None = field(default=None, metadata=_help("Height and width of the latent."))
-    feature_mean: Floats | None = field(default=None, metadata=_help("Mean of the log shares, per band."))
-    feature_std: Floats | None = field(default=None, metadata=_help("Deviation of the log shares, per band."))
+    gates: str = field(default="router", metadata=_help("'router', or 'uniform': every gate is one, always."))
+    features: tuple[str, ...] = field(
+        default=("shares",),
+        metadata=_help("What the router reads: 'shares' (log band shares), 'snr' (log band energy over that of the "
+                       "noise alone), 'log_snr' (of the noise level)."),
+    )  # fmt: skip
+    feature_mean: Floats | None = field(default=None, metadata=_help("Mean of the features, in their order."))
+    feature_std: Floats | None = field(default=None, metadata=_help("Deviation of the features, in their order."))
+    noise_schedule: dict[str, Any] | None = field(
+        default=None, metadata=_help("How a timestep tells the noise level; needed by 'snr' and 'log_snr'.")
+    )
     tau: float = field(default=0.7, metadata=_help("Temperature of the gates."))
     router_hidden: int = field(default=64, metadata=_help("Hidden width of the router."))
     router_start: dict[str, Any] | None = field(
@@ -64,6 +77,7 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
         super().__post_init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.peft_type = PEFT_TYPE
         self._tidy()
+        self._share_rank()
         self._check_ranges()
         self._check_bands()
         self._check_start()
@@ -74,29 +88,60 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
         return {key: sorted(value) if isinstance(value, set) else value for key, value in saved.items()}
 
     @property
-    def total_rank(self) -> int:
-        """Rank of all experts together."""
-        return self.r * self.num_experts
+    def rank(self) -> int:
+        """Rank of each expert."""
+        assert self.r is not None
+        return self.r
 
     @property
     def scaling(self) -> float:
         """Factor of the update, alpha over the total rank."""
+        assert self.total_rank is not None
         return float(self.alpha or 0.0) / self.total_rank
+
+    @property
+    def feature_width(self) -> int:
+        """How many numbers the router reads."""
+        assert self.bands is not None
+        return sum(1 if name == "log_snr" else self.bands for name in self.features)
+
+    def _share_rank(self) -> None:
+        """Fill in whichever of `r` and `total_rank` was left out."""
+        for name, least in (("num_experts", 1), ("shared_rank", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"FeraConfig: {name} is a whole number of at least {least}, got {value!r}")
+        if self.r is None and self.total_rank is not None:
+            self.r, rest = divmod(self.total_rank - self.shared_rank, self.num_experts)
+            if rest or self.r < 1:
+                raise UserError(
+                    f"FeraConfig: a total rank of {self.total_rank} with {self.shared_rank} of it shared cannot be "
+                    f"split evenly over {self.num_experts} experts"
+                )
+        self.r = 4 if self.r is None else self.r
+        if not isinstance(self.r, int) or self.r < 1:
+            raise UserError(f"FeraConfig: r is a whole number of at least 1, got {self.r!r}")
+        total = self.r * self.num_experts + self.shared_rank
+        if self.total_rank not in (None, total):
+            raise UserError(
+                f"FeraConfig: r, num_experts and shared_rank make a total rank of {total}, not {self.total_rank}"
+            )
+        self.total_rank = total
 
     def _tidy(self) -> None:
         """Give JSON's lists the types that they were saved from."""
         for name in ("scales", "feature_mean", "feature_std"):
             values = getattr(self, name)
             setattr(self, name, None if values is None else tuple(float(value) for value in values))
+        self.features = tuple(self.features)
         self.grid = None if self.grid is None else (int(self.grid[0]), int(self.grid[1]))
         self.target_modules = _unique(self.target_modules)
         self.exclude_modules = _unique(self.exclude_modules)
 
     def _check_ranges(self) -> None:
-        for name in ("r", "num_experts", "router_hidden"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise UserError(f"FeraConfig: {name} is a whole number of at least 1, got {value!r}")
+        if not isinstance(self.router_hidden, int) or self.router_hidden < 1:
+            raise UserError(f"FeraConfig: router_hidden is a whole number of at least 1, got {self.router_hidden!r}")
+        assert self.total_rank is not None
         self.alpha = float(self.total_rank) if self.alpha is None else float(self.alpha)
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise UserError(f"FeraConfig: alpha is a number above 0, got {self.alpha}")
@@ -131,15 +176,15 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
         if self.router_start is None:
             return
         assert self.bands is not None
-        wanted = router_shapes(self.bands, self.router_hidden, self.num_experts)
+        wanted = router_shapes(self.feature_width, self.router_hidden, self.num_experts)
         found = {name: np.shape(value) for name, value in self.router_start.items()}
         if found != wanted:
             raise UserError(f"FeraConfig: router_start has shapes {found}, this router needs {wanted}")
 
 
-def router_shapes(bands: int, hidden: int, experts: int) -> dict[str, tuple[int, ...]]:
+def router_shapes(width: int, hidden: int, experts: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the router's weights, by name."""
-    return {"w1": (hidden, bands), "b1": (hidden,), "w2": (experts, hidden), "b2": (experts,)}
+    return {"w1": (hidden, width), "b1": (hidden,), "w2": (experts, hidden), "b2": (experts,)}
 
 
 def config_from_json(saved: dict[str, Any], source: str) -> FeraConfig:

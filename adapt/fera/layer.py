@@ -90,7 +90,7 @@ class FeraLayer(BaseTunerLayer):  # type: ignore[misc, unused-ignore]
         self.merged_adapters: list[str] = []
 
     def _remember(self, name: str, config: FeraConfig) -> None:
-        self.r[name] = config.r
+        self.r[name] = config.rank
         self.scaling[name] = self.full_scaling[name] = config.scaling
 
     def set_scale(self, adapter: str, scale: float) -> None:
@@ -157,7 +157,7 @@ class FeraProjection(nn.Module, FeraLayer):
 
     def update_layer(self, name: str, config: FeraConfig) -> None:
         """Add the experts of adapter `name`."""
-        into, out = self._shapes(config.total_rank)
+        into, out = self._shapes(config.rank * config.num_experts)
         device = self._home()
         A = torch.empty(into, device=device)
         nn.init.kaiming_uniform_(A, a=math.sqrt(5))  # each row on its own, as in a LoRA of any rank

@@ -68,7 +68,7 @@ def random_start(bands: int, hidden: int, experts: int, generator: torch.Generat
 def start_of(config: FeraConfig) -> RouterWeights:
     """The first weights that a resolved configuration asks for."""
     if config.router_start is None:
-        return random_start(config.bands or 0, config.router_hidden, config.num_experts)
+        return random_start(config.feature_width, config.router_hidden, config.num_experts)
     start = config.router_start
     return RouterWeights(*(torch.tensor(start[name], dtype=torch.float32) for name in RouterWeights._fields))
 

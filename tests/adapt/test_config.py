@@ -24,11 +24,12 @@ LEAST: dict[str, Any] = {"model": "mini", "data": "pictures", "out": "runs/a"}
         ({"steps": True}, "'steps' should be a whole number"),
         ({"lr": 0.0}, "'lr' should be greater than 0"),
         ({"lr": float("nan")}, "'lr' should be a finite number"),
-        ({"method": "dora"}, "'method' should be 'fera' or 'lora', got 'dora'"),
+        ({"method": "dira"}, "'method' should be 'fera', 'lora', .* or 'full', got 'dira'"),
         ({"caption_dropout": 1.5}, "'caption_dropout' should be less than or equal to 1"),
         ({"sample_seeds": []}, "'sample_seeds' should not be an empty list"),
         ({"targets": "to_q"}, "'targets' should be a list"),
         ({"rank": 7}, "rank 7 is not a multiple of the 3 experts"),
+        ({"rank": 8, "shared_rank": 1}, "rank 8, of which 1 is always on, cannot be split evenly over 3 experts"),
         ({"method": "lora", "prior": "a.zarr"}, "prior belongs to FeRA"),
         ({"method": "lora", "fecl_weight": 0.1}, "fecl_weight belongs to FeRA"),
         ({"prior": "prior.txt"}, "neither a probed cube"),
@@ -41,7 +42,7 @@ def test_a_bad_setting_is_one_clear_sentence(change: dict[str, Any], sentence: s
 
 
 def test_everything_wrong_is_said_at_once() -> None:
-    with pytest.raises(UserError, match="'data' is missing; the setting 'out' is missing"):
+    with pytest.raises(UserError, match="'out' is missing; the setting 'data' is missing"):
         TrainConfig(model="mini")
 
 

@@ -54,7 +54,7 @@ def test_the_reference_is_the_heldout_picture_of_the_caption() -> None:
 
 def test_energies_are_those_of_the_latents() -> None:
     found = opened(finished("lora").path)
-    encoded = encode(data() / "heldout", load_pipeline(model("sd")), encodings()).latents[:2]
+    encoded = encode(data() / "heldout", load_pipeline(model("sd")), encodings()).latents([0, 1])
     bank = FilterBank.octaves(4, (16, 16))
     reference = found.sel(source="reference")
     np.testing.assert_allclose(reference.energy, bank.energies(encoded), rtol=1e-5)

@@ -15,9 +15,10 @@ from accelerate import Accelerator
 
 import adapt.loop as loop
 from adapt.draws import draw
-from adapt.loop import conditioning_of, fecl_weight, fit, rate, step_loss, train
+from adapt.loop import fit, rate, train
 from adapt.prior import Prior
 from adapt.state import read_record
+from adapt.step import conditioning_of, fecl_weight, step_loss
 from adapt.task import Task, prepare
 from adapt.validate import make_grid, validate
 from spectra.errors import UserError
@@ -154,7 +155,7 @@ def test_dropped_captions_get_the_empty_prompt_and_others_keep_theirs(tmp_path: 
     draws = next(d for step in range(9) if (d := draw(0, step, 4, 6, task.shape, 0.5)).dropped.sum() == 2)
     for name, value in conditioning_of(task, draws).items():
         for i, row in enumerate(draws.rows):
-            expected = task.train.empty[name][0] if draws.dropped[i] else task.train.conditioning[name][row]
+            expected = task.train.empty[name][0] if draws.dropped[i] else task.train.conditioning([row])[name][0]
             assert torch.equal(value[i], expected)
 
 
@@ -163,11 +164,11 @@ def test_the_validation_error_is_that_of_the_prediction(tmp_path: Path) -> None:
     grid = make_grid(task)
     found = validate(task, grid).error
     level, sample, which = 1, 1, 0
-    x0, noise = task.heldout.latents[sample], grid.noise[sample, which]
+    x0, noise = task.heldout.latents([sample])[0], grid.noise[sample, which]
     t = grid.timesteps[level]
     scheduler = task.pipe.scheduler
     noisy = scheduler.add_noise(x0[None], noise[None], t[None])
-    hidden = task.heldout.conditioning["encoder_hidden_states"][sample][None]
+    hidden = task.heldout.conditioning([sample])["encoder_hidden_states"]
     with torch.no_grad():
         answer = task.denoiser(noisy, t, encoder_hidden_states=hidden).sample
     expected = (answer - scheduler.get_velocity(x0[None], noise[None], t[None])).square().mean()
@@ -243,7 +244,7 @@ def test_mixed_precision_trains_too(tmp_path: Path) -> None:
 
 def test_min_snr_and_logit_normal_change_the_loss_only(tmp_path: Path) -> None:
     plain = finished("lora")
-    other = train(config(tmp_path / "run", min_snr=5.0, timesteps="logit_normal"))
+    other = train(config(tmp_path / "run", weighting="min_snr", timesteps="logit_normal"))
     assert other.error_before == plain.error_before
     assert other.error_after != plain.error_after
 

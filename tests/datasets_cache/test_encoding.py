@@ -25,10 +25,10 @@ def pipe() -> Any:
 
 def rows(data: CachedData) -> dict[str, tuple[str, bytes, bytes]]:
     """Picture bytes -> what the network would be trained on."""
-    hidden = data.conditioning["encoder_hidden_states"]
+    hidden = data.conditioning(range(len(data)))["encoder_hidden_states"]
     return {
         path.read_bytes().hex(): (caption, latent.numpy().tobytes(), embedding.numpy().tobytes())
-        for path, caption, latent, embedding in zip(data.paths, data.captions, data.latents, hidden, strict=True)
+        for path, caption, latent, embedding in zip(data.paths, data.captions, data.every_latent, hidden, strict=True)
     }
 
 
@@ -60,19 +60,19 @@ def test_a_picture_edited_under_its_old_name_is_encoded_again_and_only_it(tmp_pa
     Image.new("RGB", (64, 64), "red").save(folder / "1.png")
     after = encode(folder, pipe, tmp_path / "cache")
     assert after.misses == 1
-    same = (before.latents == after.latents).flatten(1).all(1).tolist()
+    same = (before.latents(range(len(before))) == after.latents(range(len(after)))).flatten(1).all(1).tolist()
     assert same == [True, False, True]
 
 
 def test_swapping_captions_swaps_embeddings_without_encoding(tmp_path: Path, pipe: Any) -> None:
     folder = write_pictures(tmp_path / "data", 2)
-    before = encode(folder, pipe, tmp_path / "cache").conditioning["encoder_hidden_states"]
+    before = encode(folder, pipe, tmp_path / "cache").conditioning(range(2))["encoder_hidden_states"]
     texts = [(folder / f"{i}.txt").read_text() for i in range(2)]
     for i in range(2):
         (folder / f"{i}.txt").write_text(texts[1 - i])
     after = encode(folder, pipe, tmp_path / "cache")
     assert after.misses == 0
-    assert torch.equal(after.conditioning["encoder_hidden_states"], before.flip(0))
+    assert torch.equal(after.conditioning(range(2))["encoder_hidden_states"], before.flip(0))
 
 
 def test_another_autoencoder_or_text_encoder_shares_nothing(tmp_path: Path, pipe: Any) -> None:
@@ -93,9 +93,11 @@ def test_the_denoiser_accepts_what_is_cached(tmp_path: Path, make: Any) -> None:
     data = encode(write_pictures(tmp_path / "data", 2, size=(80, 100)), pipe, tmp_path / "cache")
     denoiser = getattr(pipe, "transformer", None) or pipe.unet
     with torch.no_grad():
-        answer = denoiser(data.latents, timestep=torch.tensor([10, 10]), **data.conditioning, return_dict=False)[0]
-    assert answer.shape == data.latents.shape == (2, 4, 16, 16)
-    assert data.empty.keys() == data.conditioning.keys()
+        answer = denoiser(
+            data.latents([0, 1]), timestep=torch.tensor([10, 10]), **data.conditioning([0, 1]), return_dict=False
+        )[0]
+    assert answer.shape == data.latents([0, 1]).shape == (2, 4, 16, 16)
+    assert data.empty.keys() == data.conditioning([0]).keys()
 
 
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sd3])
@@ -107,7 +109,7 @@ def test_embeddings_are_those_that_the_pipeline_generates_with(tmp_path: Path, m
     extra = {"max_sequence_length": 1} if hasattr(pipe, "tokenizer_2") else {}
     pipe(data.captions[0], num_inference_steps=1, guidance_scale=5.0, output_type="latent", **extra)
     hook.remove()
-    for name, value in data.conditioning.items():
+    for name, value in data.conditioning(range(len(data))).items():
         torch.testing.assert_close(seen[0][name], torch.cat([data.empty[name], value]))
 
 
