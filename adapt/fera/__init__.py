@@ -13,11 +13,12 @@ from packaging.version import Version
 from peft import mapping
 
 from adapt.fera.config import PEFT_TYPE, FeraConfig
+from adapt.fera.coverage import Coverage, coverage
 from adapt.fera.files import load_fera, save_fera
 from adapt.fera.layer import FeraConv2d, FeraLinear, GateCell, checkpointing_function
 from adapt.fera.loss import fecl
-from adapt.fera.model import Coverage, FeraModel, base_output, cell_of, coverage, gates_of, unload
-from adapt.fera.router import FeraRouter
+from adapt.fera.model import FeraModel, base_output, cell_of, gates_of, unload
+from adapt.fera.router import FeraRouter, set_temperature
 
 __all__ = [
     "Coverage",
@@ -36,6 +37,7 @@ __all__ = [
     "load_fera",
     "register",
     "save_fera",
+    "set_temperature",
     "unload",
 ]
 

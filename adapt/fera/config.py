@@ -12,14 +12,19 @@ import numpy as np
 from peft import PeftConfig
 from torch import nn
 
-from adapt.trajectory import SMALLEST_SHARE
-from spectra.bands import FilterBank, radius
+from adapt.fera.features import COLUMNS, TIMED, Floats, blind_statistics, statistics_of
+from adapt.fera.noise import Clock
+from adapt.fera.view import usual_grid
+from spectra.bands import FilterBank
 from spectra.errors import UserError
+
+__all__ = ["DEFAULT_BANDS", "PEFT_TYPE", "FeraConfig", "blind_statistics", "config_from_json", "resolve"]
+__all__ += ["router_shapes"]
 
 PEFT_TYPE = "FERA"
 DEFAULT_BANDS = 4
-
-Floats = tuple[float, ...]
+PUBLISHED_BANDS = 3
+CHOICES = {"mode": ("exact", "published"), "gates": ("router", "uniform"), "expert": ("lora", "ia3", "dora")}
 
 
 def _help(text: str) -> dict[str, str]:
@@ -35,6 +40,9 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
     `total_rank` may be given instead of `r`.  What is left as None is filled in for the model at injection: `grid` and
     `latent_argument` from the denoiser, `scales` as octaves on the grid, and `feature_mean`, `feature_std` from a model
     of pictures in noise.  `Prior.fera_config` fills them with measured values.
+
+    In published mode the router reads plain shares of the bands of `adapt.fera.published`, whose scales follow the
+    latent; `bands` is then 3 and `alpha` 1 where they are not given, as in the authors' code.
 
     Raises UserError where a value is out of range or two of them contradict each other.
     """
@@ -77,9 +85,11 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
         super().__post_init__()  # type: ignore[no-untyped-call, unused-ignore]
         self.peft_type = PEFT_TYPE
         self._tidy()
+        self._check_choices()
         self._share_rank()
         self._check_ranges()
         self._check_bands()
+        self._check_features()
         self._check_start()
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,6 +114,20 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
         """How many numbers the router reads."""
         assert self.bands is not None
         return sum(1 if name == "log_snr" else self.bands for name in self.features)
+
+    @property
+    def timed(self) -> bool:
+        """Whether the gates follow the noise level that a call is told."""
+        return self.gates == "router" and any(name in TIMED for name in self.features)
+
+    @property
+    def bank(self) -> FilterBank:
+        """The filter bank of a resolved configuration; in published mode octaves, for what needs exact bands."""
+        if self.scales is not None:
+            return FilterBank(self.scales)
+        assert self.bands is not None
+        assert self.grid is not None
+        return FilterBank.octaves(self.bands, self.grid)
 
     def _share_rank(self) -> None:
         """Fill in whichever of `r` and `total_rank` was left out."""
@@ -133,24 +157,29 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
         for name in ("scales", "feature_mean", "feature_std"):
             values = getattr(self, name)
             setattr(self, name, None if values is None else tuple(float(value) for value in values))
-        self.features = tuple(self.features)
+        self.features = (self.features,) if isinstance(self.features, str) else tuple(self.features)
         self.grid = None if self.grid is None else (int(self.grid[0]), int(self.grid[1]))
         self.target_modules = _unique(self.target_modules)
         self.exclude_modules = _unique(self.exclude_modules)
+
+    def _check_choices(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = " or ".join(repr(choice) for choice in choices)
+                raise UserError(f"FeraConfig: {name} is {known}, got {getattr(self, name)!r}")
 
     def _check_ranges(self) -> None:
         if not isinstance(self.router_hidden, int) or self.router_hidden < 1:
             raise UserError(f"FeraConfig: router_hidden is a whole number of at least 1, got {self.router_hidden!r}")
         assert self.total_rank is not None
-        self.alpha = float(self.total_rank) if self.alpha is None else float(self.alpha)
+        usual = 1.0 if self.mode == "published" else float(self.total_rank)
+        self.alpha = usual if self.alpha is None else float(self.alpha)
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise UserError(f"FeraConfig: alpha is a number above 0, got {self.alpha}")
         if not (math.isfinite(self.tau) and self.tau > 0):
             raise UserError(f"FeraConfig: tau is a number above 0, got {self.tau}")
         if not 0 <= self.dropout < 1:
             raise UserError(f"FeraConfig: dropout lies in [0, 1), got {self.dropout}")
-        if self.mode != "exact":
-            raise UserError(f"FeraConfig: mode {self.mode!r} is not offered; the only mode is 'exact'")
 
     def _check_bands(self) -> None:
         if self.scales is not None:
@@ -158,19 +187,43 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
             if self.bands not in (None, bank.bands):
                 raise UserError(f"FeraConfig: {len(bank.scales)} scales make {bank.bands} bands, not {self.bands}")
             self.scales, self.bands = bank.scales, bank.bands
-        self.bands = DEFAULT_BANDS if self.bands is None else self.bands
-        if self.bands < 2:
+        usual = PUBLISHED_BANDS if self.mode == "published" else DEFAULT_BANDS
+        self.bands = usual if self.bands is None else self.bands
+        if not isinstance(self.bands, int) or self.bands < 2:
             raise UserError(f"FeraConfig: the router needs at least 2 bands to tell latents apart, got {self.bands}")
+
+    def _check_features(self) -> None:
+        unknown = [name for name in self.features if name not in COLUMNS]
+        if unknown or not self.features or len(set(self.features)) < len(self.features):
+            raise UserError(f"FeraConfig: features are some of {', '.join(COLUMNS)}, each once, got {self.features}")
+        if self.mode == "published":
+            self._check_published()
+        if self.noise_schedule is not None:
+            Clock.of(self.noise_schedule)
+        elif self.timed:
+            raise UserError(
+                f"FeraConfig: features {self.features} need a noise_schedule; "
+                "adapt.fera.noise.schedule_of(pipe.scheduler) gives it"
+            )
+        self._check_statistics()
+
+    def _check_published(self) -> None:
+        given = [name for name in ("scales", "feature_mean", "feature_std") if getattr(self, name) is not None]
+        if given or self.features != ("shares",):
+            what = " and ".join(given) or f"features={self.features}"
+            raise UserError(f"FeraConfig: published mode reads plain shares of bands of its own; leave out {what}")
+
+    def _check_statistics(self) -> None:
         for name in ("feature_mean", "feature_std"):
-            values = getattr(self, name)
-            if values is not None and (len(values) != self.bands or not np.isfinite(values).all()):
-                raise UserError(f"FeraConfig: {name} needs {self.bands} finite numbers, one per band, got {values}")
+            values, width = getattr(self, name), self.feature_width
+            if values is not None and (len(values) != width or not np.isfinite(values).all()):
+                raise UserError(f"FeraConfig: {name} needs {width} finite numbers, one per feature, got {values}")
         if (self.feature_mean is None) != (self.feature_std is None):
             raise UserError("FeraConfig: feature_mean and feature_std belong together; give both or neither")
-        if self.feature_mean is not None and self.scales is None:
+        if self.feature_mean is not None and self.scales is None and self.features != ("log_snr",):
             raise UserError("FeraConfig: feature_mean describes certain bands; give their scales too")
         if self.feature_std is not None and min(self.feature_std) <= 0:
-            raise UserError(f"FeraConfig: feature_std is above 0 in every band, got {self.feature_std}")
+            raise UserError(f"FeraConfig: feature_std is above 0 for every feature, got {self.feature_std}")
 
     def _check_start(self) -> None:
         if self.router_start is None:
@@ -201,46 +254,26 @@ def config_from_json(saved: dict[str, Any], source: str) -> FeraConfig:
 
 
 def resolve(config: FeraConfig, model: nn.Module) -> FeraConfig:
-    """A copy of `config` with everything filled in that depends on the denoiser."""
-    grid = config.grid or _grid_of(model)
-    bands = config.bands or DEFAULT_BANDS
-    bank = FilterBank.octaves(bands, grid) if config.scales is None else FilterBank(config.scales)
-    mean, std = config.feature_mean, config.feature_std
-    if mean is None or std is None:
-        mean, std = blind_statistics(bank, grid)
-    return replace(config, grid=grid, scales=bank.scales, bands=bank.bands, feature_mean=mean, feature_std=std)
+    """A copy of `config` with everything filled in that depends on the denoiser.
 
-
-def blind_statistics(bank: FilterBank, grid: tuple[int, int], levels: int = 64) -> tuple[Floats, Floats]:
-    """Mean and deviation of the log shares, per band, where nothing was measured.
-
-    Expected energies of (1 - t) s + t n over evenly spaced t, with n white noise and s a field whose power falls as
-    1/f, 1/f^2 or 1/f^3, all of unit variance per pixel: pictures of several textures that drown in noise along a
-    straight path.
+    Raises:
+        UserError: neither the configuration nor the denoiser says how large the latents are.
     """
-    h, w = grid
-    frequency = radius(h, w)
-    frequency[0, 0] = 1 / (2 * max(h, w))  # the mean counts as the slowest mode, else its energy were infinite
-    spectra = frequency ** -np.arange(1.0, 4.0)[:, None, None]
-    spectra /= spectra.mean((1, 2), keepdims=True)
-    squared = bank.transfer(h, w) ** 2
-    signal, noise = np.einsum("khw,shw->sk", squared, spectra), squared.sum((1, 2))
-    t = ((np.arange(levels) + 0.5) / levels)[:, None, None]
-    energy = ((1 - t) ** 2 * signal + t**2 * noise).reshape(-1, bank.bands)
-    logs = np.log(np.maximum(energy / energy.sum(1, keepdims=True), SMALLEST_SHARE))
-    return tuple(logs.mean(0).tolist()), tuple(np.maximum(logs.std(0), 1e-2).tolist())
-
-
-def _grid_of(model: nn.Module) -> tuple[int, int]:
-    size = getattr(getattr(model, "config", None), "sample_size", None)
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, list | tuple) and len(size) == 2:
-        return int(size[0]), int(size[1])
-    raise UserError(
-        f"{type(model).__name__} does not say how large its latents are: "
-        "give FeraConfig(grid=(height, width)) in latent pixels"
-    )
+    grid = config.grid or usual_grid(model)
+    if grid is None:
+        raise UserError(
+            f"{type(model).__name__} does not say how large its latents are: "
+            "give FeraConfig(grid=(height, width)) in latent pixels"
+        )
+    if config.mode == "published":
+        return replace(config, grid=grid)
+    assert config.bands is not None
+    bank = FilterBank.octaves(config.bands, grid) if config.scales is None else FilterBank(config.scales)
+    mean, std = config.feature_mean, config.feature_std
+    if (mean is None or std is None) and config.gates == "router":
+        clock = Clock.of(config.noise_schedule) if config.timed and config.noise_schedule is not None else None
+        mean, std = statistics_of(config.features, bank, grid, clock)
+    return replace(config, grid=grid, scales=bank.scales, bands=bank.bands, feature_mean=mean, feature_std=std)
 
 
 def _unique(names: Iterable[str] | str | None) -> list[str] | str | None:

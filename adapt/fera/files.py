@@ -23,8 +23,17 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 _PEFT_PREFIX = "base_model.model."  # what PeftModel calls the denoiser in the files it writes
 
 
-def save_fera(pipe_or_model: Any, path: str | Path, adapter_name: str = "default") -> Path:
+def save_fera(
+    pipe_or_model: Any,
+    path: str | Path,
+    adapter_name: str = "default",
+    *,
+    state_dict: dict[str, Tensor] | None = None,
+) -> Path:
     """Write an adapter as a PEFT folder, which `load_fera` and `peft.PeftModel.from_pretrained` both read.
+
+    `state_dict` replaces the model's own where its parameters are sharded: give `accelerator.get_state_dict(model)`,
+    which every process must call; one of them saves.
 
     Raises UserError where there is no FeRA adapter of that name, or the folder cannot be written.
     """
@@ -32,7 +41,7 @@ def save_fera(pipe_or_model: Any, path: str | Path, adapter_name: str = "default
     config = getattr(model, "peft_config", {}).get(adapter_name)
     if not isinstance(config, FeraConfig):
         raise UserError(f"{type(model).__name__} has no FeRA adapter {adapter_name!r} to save")
-    tensors = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
+    tensors = get_peft_model_state_dict(model, state_dict, adapter_name=adapter_name, save_embedding_layers=False)
     tensors = {_PEFT_PREFIX + key: value.detach().contiguous().cpu() for key, value in tensors.items()}
     try:
         config.save_pretrained(str(folder))
@@ -83,7 +92,7 @@ def _take_back(model: nn.Module, adapter_name: str, active: list[str]) -> None:
             continue
         module._active_adapter = active  # first, so that deleting does not pick another one
         module.delete_adapter(adapter_name)
-        if isinstance(module, FeraProjection) and not module.fera_A:  # only the adapter that is gone had wrapped it
+        if isinstance(module, FeraProjection) and not module.kinds:  # only the adapter that is gone had wrapped it
             unwrap(model, name, module)
     del configs[adapter_name]
 

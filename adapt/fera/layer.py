@@ -1,77 +1,26 @@
-"""Layers of FeRA: a frozen layer plus gated low-rank experts, fused into two products.
+"""Layers of FeRA: a frozen layer, and what each active adapter's experts add to its output.
 
-The rows of A belong to the experts in turn, `r` rows each, and so do the columns of B.  With gates g (batch, experts)
-whose uniform value is one, the output for a sample is
-
-    y = base(x) + scaling * B diag(g repeated r times) A x,
-
-so the gates act on the small activation and uniform gates give LoRA of rank `r * experts`.
+The rows of A belong to the experts in turn, `r` rows each, and so do the columns of B; the gates act on the small
+activation between them.  The formulas of every kind of expert are in `adapt.fera.experts`.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
-from torch.utils.checkpoint import checkpoint
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from adapt.fera.cell import GateCell, RestoringCheckpoint, checkpointing_function
 from adapt.fera.config import FeraConfig
+from adapt.fera.experts import EXPERTS, Experts
 from spectra.errors import UserError
 
-
-class GateCell:
-    """Where the router leaves the gates and the layers find them; one per model, shared by all its layers.
-
-    `gates` maps an adapter's name to (batch, experts); None asks for the base output.  Copies and pickles of a model
-    start with an empty cell: gates belong to one forward pass, and their graph cannot be copied.
-    """
-
-    def __init__(self) -> None:
-        self.gates: dict[str, Tensor] | None = None
-        self.bypassed = False
-
-    def __reduce__(self) -> tuple[type[GateCell], tuple[()]]:
-        return GateCell, ()
-
-    @contextmanager
-    def holding(self, gates: dict[str, Tensor] | None) -> Iterator[None]:
-        """Hold other gates for a while."""
-        before, self.gates = self.gates, gates
-        try:
-            yield
-        finally:
-            self.gates = before
-
-
-@dataclass(frozen=True)
-class RestoringCheckpoint:
-    """Gradient checkpointing whose recomputation sees the gates of the forward pass, whatever the cell holds by then.
-
-    An object, not a closure: a copied model then checkpoints with its own cell.
-    """
-
-    cell: GateCell
-
-    def __call__(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """module(*args, **kwargs), recomputed in the backward pass."""
-        gates = self.cell.gates
-
-        def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self.cell.holding(gates)
-
-        return checkpoint(module.__call__, *args, use_reentrant=False, context_fn=contexts, **kwargs)
-
-
-def checkpointing_function(cell: GateCell) -> RestoringCheckpoint:
-    """What to hand to diffusers' `model.enable_gradient_checkpointing(...)`; `cell` comes from `cell_of(model)`."""
-    return RestoringCheckpoint(cell)
+__all__ = ["FeraConv2d", "FeraLayer", "FeraLinear", "FeraProjection", "GateCell", "RestoringCheckpoint"]
+__all__ += ["checkpointing_function", "layer_class", "refusal"]
 
 
 class FeraLayer(BaseTunerLayer):  # type: ignore[misc, unused-ignore]
@@ -137,100 +86,169 @@ MERGE_REFUSED = (
 
 
 class FeraProjection(nn.Module, FeraLayer):
-    """A frozen linear map with fused experts; the subclasses say how A, B and the gates apply.
+    """A frozen linear map with experts; the subclasses say how A, B and factors per output apply.
 
-    `fera_A[name]`: (experts * r, in, ...), `fera_B[name]`: (out, experts * r, ...), both float32 whatever the base is;
-    they are cast to the type of the input, which is never cast itself.  B starts at zero.
+    Each adapter has tensors of its kind, all float32 whatever the base is; they are cast to the type of the input,
+    which is never cast itself.
+
+        fera_A          (total rank, in, ...)         `lora`, `dora`
+        fera_B          (out, total rank, ...)        `lora`, `dora`; starts at zero
+        fera_magnitude  (out,)                        `dora`
+        fera_vectors    (experts [+ 1 shared], out)   `ia3`; starts at zero
     """
 
-    adapter_layer_names: tuple[str, ...] = ("fera_A", "fera_B")
-    other_param_names: tuple[str, ...] = ("r", "scaling", "full_scaling", "fera_dropout")
+    adapter_layer_names: tuple[str, ...] = ("fera_A", "fera_B", "fera_magnitude", "fera_vectors")
+    other_param_names: tuple[str, ...] = ("r", "scaling", "full_scaling", "shared_rank", "kinds", "fera_dropout")
 
     def __init__(self, base_layer: nn.Module, cell: GateCell) -> None:
         super().__init__()
         self.base_layer = base_layer
         self._prepare(cell)
-        self.fera_A = nn.ParameterDict()
-        self.fera_B = nn.ParameterDict()
+        self.shared_rank: dict[str, int] = {}
+        self.kinds: dict[str, Experts] = {}
+        self.fera_A, self.fera_B = nn.ParameterDict(), nn.ParameterDict()
+        self.fera_magnitude, self.fera_vectors = nn.ParameterDict(), nn.ParameterDict()
         self.fera_dropout = nn.ModuleDict()
         self.train(base_layer.training)
 
     def update_layer(self, name: str, config: FeraConfig) -> None:
         """Add the experts of adapter `name`."""
-        into, out = self._shapes(config.rank * config.num_experts)
-        device = self._home()
-        A = torch.empty(into, device=device)
-        nn.init.kaiming_uniform_(A, a=math.sqrt(5))  # each row on its own, as in a LoRA of any rank
-        self.fera_A[name] = nn.Parameter(A)
-        self.fera_B[name] = nn.Parameter(torch.zeros(out, device=device))
+        kind = EXPERTS[config.expert]
+        for part, value in kind.start(self, config).items():
+            getattr(self, part)[name] = nn.Parameter(value)
         dropout = nn.Dropout(config.dropout) if config.dropout > 0 else nn.Identity()
         self.fera_dropout[name] = dropout.train(self.training)
+        self.kinds[name], self.shared_rank[name] = kind, config.shared_rank
         self._remember(name, config)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """base(x) plus the update of each active adapter; x (rows, ...) with rows a multiple of the gates' batch."""
-        y = cast(Tensor, self.base_layer(x, *args, **kwargs))
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """base(x) plus the update of each active adapter; x (rows, ...) with rows a multiple of the gates' batch.
+
+        The argument has torch's name for it, since some models pass it by name.
+        """
+        x, base = input, cast(Tensor, self.base_layer(input, *args, **kwargs))
         gates = self.cell.gates
         if gates is None or self.disable_adapters:
-            return y
+            return base
+        y = base
         for name in self._active_here():
             if name in gates:
-                y = y + self._update(name, x, self._row_gates(name, x, gates[name])).to(y.dtype)
+                y = y + self.kinds[name].update(self, name, x, base, _of_rows(gates[name], x)).to(y.dtype)
         return y
 
-    def _row_gates(self, name: str, x: Tensor, gates: Tensor) -> Tensor:
-        """Gates (batch, experts) as factors (rows, experts * r), scaling included.
+    def base_weight(self) -> Tensor:
+        """Weight of the frozen layer (out, in, ...)."""
+        return cast(Tensor, self.base_layer.weight)
 
-        Where frames or patches are folded into the batch, `rows` is a multiple of `batch`; the sample varies slowest.
-        """
-        folds, rest = divmod(x.shape[0], gates.shape[0])
-        if rest or not folds:
-            raise UserError(
-                f"a FeRA layer got {x.shape[0]} rows but gates for {gates.shape[0]} samples: "
-                "give every argument of the denoiser the batch size of the latent"
-            )
-        if folds > 1:
-            gates = gates.repeat_interleave(folds, dim=0)
-        return gates.repeat_interleave(self.r[name], dim=1) * self.scaling[name]
+    def base_bias(self) -> Tensor | None:
+        """Bias of the frozen layer (out,), or None."""
+        return cast("Tensor | None", self.base_layer.bias)
 
-    def _shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of A and B."""
         raise NotImplementedError
 
-    def _update(self, name: str, x: Tensor, factors: Tensor) -> Tensor:
+    def down(self, x: Tensor, A: Tensor) -> Tensor:
+        """A x."""
         raise NotImplementedError
+
+    def up(self, hidden: Tensor, B: Tensor) -> Tensor:
+        """B h."""
+        raise NotImplementedError
+
+    def along_outputs(self, values: Tensor, y: Tensor) -> Tensor:
+        """Values (rows or 1, outputs) in the type of y (rows, ...), shaped to multiply it."""
+        raise NotImplementedError
+
+
+def _of_rows(gates: Tensor, x: Tensor) -> Tensor:
+    """Gates (batch, experts) -> (rows, experts).
+
+    Where frames or patches are folded into the batch, `rows` is a multiple of `batch`; the sample varies slowest.
+    """
+    folds, rest = divmod(x.shape[0], gates.shape[0])
+    if rest or not folds:
+        raise UserError(
+            f"a FeRA layer got {x.shape[0]} rows but gates for {gates.shape[0]} samples: "
+            "give every argument of the denoiser the batch size of the latent"
+        )
+    return gates.repeat_interleave(folds, dim=0) if folds > 1 else gates
 
 
 class FeraLinear(FeraProjection):
     """A frozen nn.Linear with experts: x (rows, ..., in) -> (rows, ..., out)."""
 
-    def _shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A (rank, in), B (out, rank)."""
         base = cast(nn.Linear, self.base_layer)
         return (rank, base.in_features), (base.out_features, rank)
 
-    def _update(self, name: str, x: Tensor, factors: Tensor) -> Tensor:
-        hidden = linear(self.fera_dropout[name](x), self.fera_A[name].to(x.dtype))
-        factors = factors.view(x.shape[0], *(1,) * (x.ndim - 2), -1).to(hidden)
-        return linear(hidden * factors, self.fera_B[name].to(x.dtype))
+    def down(self, x: Tensor, A: Tensor) -> Tensor:
+        """x (rows, ..., in) -> (rows, ..., rank)."""
+        return linear(x, A)
+
+    def up(self, hidden: Tensor, B: Tensor) -> Tensor:
+        """h (rows, ..., rank) -> (rows, ..., out)."""
+        return linear(hidden, B)
+
+    def along_outputs(self, values: Tensor, y: Tensor) -> Tensor:
+        """(rows, outputs) -> (rows, 1, ..., outputs)."""
+        return values.view(values.shape[0], *(1,) * (y.ndim - 2), -1).to(y.dtype)
 
 
 class FeraConv2d(FeraProjection):
     """A frozen ordinary nn.Conv2d with experts: A has the base's kernel, stride and padding, B is 1 x 1."""
 
-    def _shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def factor_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """A (rank, in, kernel), B (out, rank, 1, 1)."""
         base = cast(nn.Conv2d, self.base_layer)
         return (rank, base.in_channels, *base.kernel_size), (base.out_channels, rank, 1, 1)
 
-    def _update(self, name: str, x: Tensor, factors: Tensor) -> Tensor:
+    def down(self, x: Tensor, A: Tensor) -> Tensor:
+        """x (rows, in, h, w) -> (rows, rank, h', w')."""
         base = cast(nn.Conv2d, self.base_layer)
-        A, B = self.fera_A[name].to(x.dtype), self.fera_B[name].to(x.dtype)
-        hidden = conv2d(self.fera_dropout[name](x), A, None, base.stride, base.padding, base.dilation)
-        return conv2d(hidden * factors.view(x.shape[0], -1, 1, 1).to(hidden), B)
+        return conv2d(x, A, None, base.stride, base.padding, base.dilation)
+
+    def up(self, hidden: Tensor, B: Tensor) -> Tensor:
+        """h (rows, rank, h', w') -> (rows, out, h', w')."""
+        return conv2d(hidden, B)
+
+    def along_outputs(self, values: Tensor, y: Tensor) -> Tensor:
+        """(rows, outputs) -> (rows, outputs, 1, 1)."""
+        return values.view(values.shape[0], -1, 1, 1).to(y.dtype)
+
+
+QUANTISERS = ("bitsandbytes", "torchao", "optimum")
+"""Packages whose quantised nn.Linear computes in the type of its input and passes gradients to it."""
 
 
 def layer_class(module: nn.Module) -> type[FeraProjection] | None:
     """The FeRA layer that can wrap `module`, or None."""
-    if isinstance(module, nn.Linear):
-        return FeraLinear
+    if isinstance(module, nn.Linear) and not isinstance(module, NonDynamicallyQuantizableLinear):
+        return FeraLinear  # the exception is read by nn.MultiheadAttention, which never calls it
     if isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros":
         return FeraConv2d
     return None
+
+
+def refusal(name: str, module: nn.Module, expert: str) -> str | None:
+    """Why a Linear or Conv2d cannot have experts of this kind, or None.
+
+    `lora` and `ia3` only call their base, so layers quantised by bitsandbytes, torchao or optimum-quanto serve; `dora`
+    reads the weight.  Layers of other packages whose weight is no floating-point tensor are not guessed at.
+    """
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor):
+        return f"FeRA does not support the base layer {name} of class {type(module).__name__}, which has no weight"
+    makers = {type(part).__module__.partition(".")[0] for part in (module, weight, weight.data)}
+    known = not makers.isdisjoint(QUANTISERS)
+    if weight.is_floating_point() and not known:
+        return None
+    if known and not EXPERTS[expert].needs_weight:
+        return None
+    cure = "use expert='lora', or load" if known else "load"
+    return (
+        f"FeRA does not support experts of kind {expert!r} on the base layer {name} of class {type(module).__name__}, "
+        f"whose weight is {str(weight.dtype).removeprefix('torch.')} {type(weight).__name__}: "
+        f"{cure} the model in bf16, fp16 or fp32"
+    )

@@ -20,7 +20,7 @@ def fecl(prediction: Tensor, base: Tensor, target: Tensor, bank: FilterBank, flo
     It differs from the published loss where that one is unsafe.  The error and the weights carry no gradient, so the
     loss cannot be lowered by reshaping the error's spectrum; the floor bounds the gradient by about
     1 / (sqrt(floor) ||r||) where d is small, at the start of training; the norms have gradient zero at zero; the shares
-    count all bands and sum to one.
+    count all bands and sum to one.  `adapt.fera.published.consistency_loss` is the other form.
     """
     correction = _energy(prediction - base.detach(), bank)
     error = _energy((prediction - target).detach(), bank)

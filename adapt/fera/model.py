@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from peft import PeftConfig
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from adapt.fera.config import FeraConfig, resolve
 from adapt.fera.layer import MERGE_REFUSED, FeraLayer, FeraProjection, GateCell, layer_class
-from adapt.fera.matching import check_targets, matches
-from adapt.fera.router import FeraRouter, latent_argument, route
+from adapt.fera.matching import matches, settle_targets
+from adapt.fera.router import FeraRouter, route
+from adapt.fera.view import View, view_of
 from spectra.errors import UserError
 
 
@@ -32,11 +34,13 @@ class FeraModel(BaseTuner):  # type: ignore[misc, unused-ignore]
         """
         try:
             config = resolve(cast(FeraConfig, self.peft_config[adapter_name]), model)
-            latent = latent_argument(model, config.latent_argument)
-            config.latent_argument = latent[0]
-            check_targets(config, model)
+            latent = view_of(model, config.latent_argument, config.grid)
+            config.latent_argument = latent.name
+            settle_targets(config, model)
         except Exception:
             self.peft_config.pop(adapter_name)
+            if not self.peft_config:
+                vars(model).pop("_hf_peft_config_loaded", None)  # diffusers sets it before the adapter is there
             raise
         self.peft_config[adapter_name] = config
         router = router_of(model)
@@ -73,7 +77,7 @@ class FeraModel(BaseTuner):  # type: ignore[misc, unused-ignore]
             target.update_layer(adapter_name, peft_config)
             return
         kind = layer_class(target)
-        assert kind is not None  # check_targets refused everything else
+        assert kind is not None  # settle_targets refused everything else
         layer = kind(target, self._cell)
         layer.update_layer(adapter_name, peft_config)
         self._replace_module(parent, target_name, layer, target)
@@ -82,7 +86,7 @@ class FeraModel(BaseTuner):  # type: ignore[misc, unused-ignore]
         raise UserError(MERGE_REFUSED)
 
 
-def _attach(model: nn.Module, cell: GateCell, latent: tuple[str, int], trainable: list[str]) -> FeraRouter:
+def _attach(model: nn.Module, cell: GateCell, latent: View, trainable: list[str]) -> FeraRouter:
     router = FeraRouter(cell, latent, next(model.parameters()).device)
     router.trainable_before = trainable
     model.fera = router
@@ -93,17 +97,21 @@ def _attach(model: nn.Module, cell: GateCell, latent: tuple[str, int], trainable
 def _activate(router: FeraRouter, name: str, active: list[str], inference_mode: bool) -> None:
     """Follow the layers: `name` learns if it is active, adapters that were there before keep what they had."""
     for attribute in router.adapter_layer_names:
-        getattr(router, attribute)[name].requires_grad_(name in active and not inference_mode)
+        weights = getattr(router, attribute)
+        if name in weights:  # uniform gates have none
+            weights[name].requires_grad_(name in active and not inference_mode)
     cast(Any, router)._active_adapter = list(active)
 
 
 def denoiser_of(pipe_or_model: Any) -> nn.Module:
-    """The denoiser of a pipeline, or the model itself without PEFT's and torch.compile's wrappers."""
+    """The denoiser of a pipeline, or the model itself without the wrappers of PEFT, torch.compile and DDP."""
     if not isinstance(pipe_or_model, nn.Module):
         from spectra.families import family_of
 
         return denoiser_of(family_of(pipe_or_model).denoiser(pipe_or_model))
     model: Any = getattr(pipe_or_model, "_orig_mod", pipe_or_model)
+    if isinstance(model, DistributedDataParallel):
+        return denoiser_of(model.module)
     return cast(nn.Module, model.get_base_model() if hasattr(model, "get_base_model") else model)
 
 
@@ -143,39 +151,6 @@ def base_output(pipe_or_model: Any) -> Iterator[None]:
             yield
     finally:
         cell.bypassed = before
-
-
-class Coverage(NamedTuple):
-    """What an adapter reaches.  `modules` of `all_modules` Linear and Conv2d layers, with `parameters` of the model's
-    `all_parameters`, are adapted by `adapter_parameters` parameters.
-    """
-
-    modules: int
-    parameters: int
-    all_modules: int
-    all_parameters: int
-    adapter_parameters: int
-
-    def __str__(self) -> str:
-        share = self.parameters / max(self.all_parameters, 1)
-        return (
-            f"{self.modules} of {self.all_modules} Linear and Conv2d layers adapted, {share:.0%} of the model's "
-            f"{self.all_parameters:,} parameters, by {self.adapter_parameters:,} adapter parameters"
-        )
-
-
-def coverage(pipe_or_model: Any) -> Coverage:
-    """Count what PEFT adapters, of FeRA or any other method, reach in a denoiser."""
-    model = denoiser_of(pipe_or_model)
-    tuners = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
-    bases = [module.get_base_layer() for module in tuners if hasattr(module, "base_layer")]
-    inside = {id(part) for tuner in tuners for part in tuner.modules() if part is not tuner} - {id(b) for b in bases}
-    plain = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv2d) and id(m) not in inside]
-    everything = {id(p): p.numel() for p in model.parameters()}
-    frozen = {id(p): p.numel() for base in bases for p in base.parameters()}
-    added = {id(p) for tuner in tuners for p in tuner.parameters()} - set(frozen)
-    adapter = sum(everything[key] for key in added)
-    return Coverage(len(bases), sum(frozen.values()), len(plain), sum(everything.values()) - adapter, adapter)
 
 
 def unload(pipe_or_model: Any) -> nn.Module:

@@ -1,4 +1,4 @@
-"""From latent to gates: log shares of the band energies, a small network, a softmax.
+"""From latent to gates: features of the latent, a small network, a softmax.
 
 The router sits on the denoiser itself, as `model.fera`, and runs in one permanent forward pre-hook, so that it is
 inside whatever wraps the denoiser (DDP, FSDP, a pipeline with guidance) and its gates follow the batch that it is
@@ -7,11 +7,10 @@ given.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +18,19 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 from torch.utils.hooks import RemovableHandle
 
+from adapt.fera.cell import GateCell
 from adapt.fera.config import FeraConfig, router_shapes
-from adapt.fera.layer import FeraLayer, GateCell
-from adapt.trajectory import SMALLEST_SHARE
+from adapt.fera.features import Reader, latent_energy, log_shares
+from adapt.fera.layer import FeraLayer
+from adapt.fera.noise import Clock
+from adapt.fera.view import View, latent_name
 from spectra.bands import FilterBank
 from spectra.errors import UserError
+
+__all__ = ["FeraRouter", "RouterWeights", "gates", "latent_argument", "latent_energy", "log_shares", "random_start"]
+__all__ += ["reader_of", "route", "set_temperature", "start_of"]
+
+latent_argument = latent_name
 
 
 class RouterWeights(NamedTuple):
@@ -33,22 +40,6 @@ class RouterWeights(NamedTuple):
     b1: Tensor
     w2: Tensor
     b2: Tensor
-
-
-def latent_energy(latent: Tensor, bank: FilterBank) -> Tensor:
-    """Band energies of each sample, over channels and frames: (batch, channel, [frame], h, w) -> (batch, bands)."""
-    if latent.ndim < 4:
-        raise UserError(
-            f"FeRA reads latents (batch, channel, [frame], height, width), but the denoiser was given a tensor "
-            f"{tuple(latent.shape)}; latents packed into tokens are not supported"
-        )
-    return bank.energies(latent).float().flatten(1, -2).sum(1)
-
-
-def log_shares(energy: Tensor) -> Tensor:
-    """Logarithm of each band's share: energy (..., bands) -> (..., bands).  Free of the latent's overall scale."""
-    total = energy.sum(-1, keepdim=True).clamp_min(torch.finfo(energy.dtype).tiny)
-    return (energy / total).clamp_min(SMALLEST_SHARE).log()
 
 
 def gates(features: Tensor, weights: RouterWeights, tau: float) -> Tensor:
@@ -73,22 +64,15 @@ def start_of(config: FeraConfig) -> RouterWeights:
     return RouterWeights(*(torch.tensor(start[name], dtype=torch.float32) for name in RouterWeights._fields))
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How one adapter reads the latent."""
-
-    bank: FilterBank
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    tau: float
-
-    @classmethod
-    def of(cls, config: FeraConfig) -> Reading:
-        """The reading of a resolved configuration."""
-        assert config.scales is not None
-        assert config.feature_mean is not None
-        assert config.feature_std is not None
-        return cls(FilterBank(config.scales), config.feature_mean, config.feature_std, config.tau)
+def reader_of(config: FeraConfig) -> Reader | None:
+    """How a resolved configuration reads latents; None where its gates are uniform."""
+    if config.gates == "uniform":
+        return None
+    assert config.bands is not None
+    bank = None if config.scales is None else FilterBank(config.scales)
+    clock = Clock.of(config.noise_schedule) if config.timed and config.noise_schedule is not None else None
+    mean, std = config.feature_mean or (), config.feature_std or ()
+    return Reader(config.features, config.bands, bank, clock, mean, std, config.tau)
 
 
 class FeraRouter(nn.Module, FeraLayer):
@@ -98,45 +82,55 @@ class FeraRouter(nn.Module, FeraLayer):
     """
 
     adapter_layer_names: tuple[str, ...] = ("fera_w1", "fera_b1", "fera_w2", "fera_b2")
-    other_param_names: tuple[str, ...] = ("r", "scaling", "full_scaling", "reading")
+    other_param_names: tuple[str, ...] = ("r", "scaling", "full_scaling", "reading", "experts")
 
     hook: RemovableHandle
     trainable_before: list[str]
 
-    def __init__(self, cell: GateCell, latent: tuple[str, int], home: torch.device) -> None:
+    def __init__(self, cell: GateCell, latent: View, home: torch.device) -> None:
         super().__init__()
         self._prepare(cell)
-        self.latent_argument, self.latent_position = latent
+        self.view = latent
         self.first_home = home
         self.fera_w1, self.fera_b1 = nn.ParameterDict(), nn.ParameterDict()
         self.fera_w2, self.fera_b2 = nn.ParameterDict(), nn.ParameterDict()
-        self.reading: dict[str, Reading] = {}
-        self._statistics: dict[tuple[str, torch.device], tuple[Tensor, Tensor]] = {}
+        self.reading: dict[str, Reader | None] = {}
+        self.experts: dict[str, int] = {}
 
     def update_layer(self, name: str, config: FeraConfig) -> None:
-        """Add the router of adapter `name`."""
-        for attribute, value in zip(self.adapter_layer_names, start_of(config), strict=True):
-            getattr(self, attribute)[name] = nn.Parameter(value.to(self.first_home))
-        self.reading[name] = Reading.of(config)
-        self._statistics.clear()
+        """Add the router of adapter `name`; uniform gates need no weights."""
+        self.reading[name], self.experts[name] = reader_of(config), config.num_experts
+        if self.reading[name] is not None:
+            for attribute, value in zip(self.adapter_layer_names, start_of(config), strict=True):
+                getattr(self, attribute)[name] = nn.Parameter(value.to(self.first_home))
         self._remember(name, config)
 
-    def forward(self, latent: Tensor, name: str) -> Tensor:
-        """Gates (batch, experts) of one adapter, in float32 whatever the latent's type."""
-        reading = self.reading[name]
+    def forward(self, latent: Tensor, name: str, timestep: Tensor | None = None) -> Tensor:
+        """Gates (batch, experts) of one adapter, in float32 whatever the latent's type.
+
+        `latent`: (batch, channel, [frame], h, w); `timestep`: the scheduler's, (batch,), where the features need it.
+        """
+        reader = self.reading[name]
+        if reader is None:
+            return torch.ones(len(latent), self.experts[name], device=latent.device)
         with _full_precision(latent.device):
-            features = log_shares(latent_energy(latent, reading.bank))
-            mean, std = self._statistics_on(name, features.device)
+            features = reader(latent, timestep)
             weights = RouterWeights(*(getattr(self, part)[name].float() for part in self.adapter_layer_names))
-            return gates(((features - mean) / std).to(weights.w1), weights, reading.tau)
+            return gates(features.to(weights.w1), weights, reader.tau)
 
     def write(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Fill the cell from a call of the denoiser."""
         if self.cell.bypassed or self.disable_adapters:
             self.cell.gates = None
             return
-        latent = self._latent(args, kwargs)
-        self.cell.gates = {name: self(latent, name) for name in self._active_here()}
+        readers = {name: self.reading[name] for name in self._active_here()}
+        if any(reader is not None for reader in readers.values()):
+            timed = any(reader is not None and reader.clock is not None for reader in readers.values())
+            latent, timestep = self.view.read(args, kwargs, timed)
+            self.cell.gates = {name: self(latent, name, timestep) for name in readers}
+        else:
+            rows, device = self.view.batch(args, kwargs)
+            self.cell.gates = {name: torch.ones(rows, self.experts[name], device=device) for name in readers}
 
     @property
     def weight(self) -> Tensor:
@@ -148,32 +142,11 @@ class FeraRouter(nn.Module, FeraLayer):
         """Raises AttributeError, like `weight`."""
         raise AttributeError("the FeRA router has no bias")
 
-    def _latent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        if self.latent_argument in kwargs:
-            found = kwargs[self.latent_argument]
-        elif len(args) > self.latent_position:
-            found = args[self.latent_position]
-        else:
-            found = None
-        if not isinstance(found, Tensor):
-            raise UserError(
-                f"FeRA reads the denoiser's argument {self.latent_argument!r}; this call has no tensor there"
-            )
-        return found
-
-    def _statistics_on(self, name: str, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the features; kept per device, so that no step waits for a copy."""
-        if (name, device) not in self._statistics:
-            reading = self.reading[name]
-            with torch.inference_mode(False):
-                mean, std = (torch.tensor(values, device=device) for values in (reading.mean, reading.std))
-            self._statistics[name, device] = mean, std
-        return self._statistics[name, device]
-
     def _home(self) -> torch.device:
         return self.first_home
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # traced, it would break a graph of the whole model
 def route(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """The forward pre-hook.  It finds the router through the module it is called for, so it survives copies."""
     router = model.fera
@@ -181,16 +154,24 @@ def route(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> No
     router.write(args, kwargs)
 
 
-def latent_argument(model: nn.Module, name: str | None) -> tuple[str, int]:
-    """Name and position of the denoiser's latent: `name` if given, else the first argument of its forward."""
-    skip = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    names = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind not in skip]
-    if not names:
-        raise UserError(f"{type(model).__name__}.forward names no argument: FeRA cannot tell which one is the latent")
-    if name is not None and name not in names:
-        raise UserError(f"{type(model).__name__}.forward has no argument {name!r}; it has {', '.join(names)}")
-    chosen = names[0] if name is None else name
-    return chosen, names.index(chosen)
+def set_temperature(pipe_or_model: Any, tau: float, adapter_name: str = "default") -> None:
+    """Let the gates of an adapter be drawn at temperature `tau` from now on; it is saved with the adapter.
+
+    Raises:
+        UserError: `tau` is not above 0, or there is no FeRA adapter of that name.
+    """
+    from adapt.fera.model import denoiser_of, router_of
+
+    if not (math.isfinite(tau) and tau > 0):
+        raise UserError(f"the temperature of gates is a number above 0, got {tau}")
+    model = denoiser_of(pipe_or_model)
+    router = router_of(model)
+    if router is None or adapter_name not in router.reading:
+        raise UserError(f"{type(model).__name__} has no FeRA adapter {adapter_name!r} whose temperature could be set")
+    reader = router.reading[adapter_name]
+    router.reading[adapter_name] = None if reader is None else replace(reader, tau=float(tau))
+    config: Any = model.peft_config
+    config[adapter_name].tau = float(tau)
 
 
 def _full_precision(device: torch.device) -> Any:

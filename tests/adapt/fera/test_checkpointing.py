@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointError
 
-from adapt.fera import cell_of, checkpointing_function
+from adapt.fera import base_output, cell_of, checkpointing_function
 from tests.adapt.fera.conftest import adapted, arguments, fera_parameters, run
 
 
@@ -48,6 +48,19 @@ def test_plain_checkpointing_would_be_wrong_in_silence(unet: nn.Module) -> None:
     assert max((wrong[name] - expected[name]).norm() / expected[name].norm() for name in expected) > 0.01
     with pytest.raises(CheckpointError):
         gradients(unet, "cleared")
+
+
+def test_diffusers_own_function_is_right_where_the_cell_is_left_alone(unet: nn.Module) -> None:
+    """As in a step that asks the base first, without gradients, and then the adapter."""
+    adapted(unet)
+    expected = gradients(unet)
+    unet.enable_gradient_checkpointing()  # type: ignore[operator]
+    unet.train().zero_grad()
+    with torch.no_grad(), base_output(unet):
+        run(unet)
+    run(unet).square().mean().backward()
+    for name, parameter in fera_parameters(unet).items():
+        torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-7, msg=name)
 
 
 def test_after_the_backward_pass_the_cell_holds_what_it_held_before(unet: nn.Module) -> None:

@@ -16,6 +16,8 @@ from adapt.fera.config import blind_statistics, config_from_json, resolve
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 
+FLOW = {"kind": "flow", "steps": 1000}
+
 
 def test_the_default_alpha_is_the_total_rank_so_the_update_is_not_scaled() -> None:
     config = FeraConfig(r=4, num_experts=3, target_modules=["to_q"])
@@ -52,7 +54,30 @@ def test_the_start_of_the_router_is_not_written_because_its_weights_are() -> Non
         ({"alpha": 0}, "alpha"),
         ({"tau": 0.0}, "tau"),
         ({"dropout": 1.0}, "dropout"),
-        ({"mode": "published"}, "mode"),
+        ({"mode": "quick"}, "mode is 'exact' or 'published', got 'quick'"),
+        ({"gates": "hard"}, "gates is 'router' or 'uniform'"),
+        ({"features": ("shares", "noise")}, "features are some of shares, snr, log_snr"),
+        ({"features": ("shares", "shares")}, "each once"),
+        ({"features": ()}, "features"),
+        ({"features": ("log_snr",)}, "need a noise_schedule.*schedule_of"),
+        ({"noise_schedule": {"kind": "flow"}}, "not a noise schedule"),
+        (
+            {
+                "features": ("shares", "log_snr"),
+                "noise_schedule": FLOW,
+                "scales": (1.0,),
+                "feature_mean": (0.0,) * 2,
+                "feature_std": (1.0,) * 2,
+            },
+            "feature_mean needs 3 finite numbers",
+        ),
+        ({"mode": "published", "scales": (1.0, 2.0)}, "published mode reads plain shares.*leave out scales"),
+        ({"mode": "published", "features": ("log_snr",), "noise_schedule": FLOW}, "leave out features"),
+        ({"total_rank": 7}, "cannot be split evenly over 3 experts"),
+        ({"total_rank": 8, "shared_rank": 3}, "with 3 of it shared"),
+        ({"r": 4, "total_rank": 8}, "make a total rank of 12, not 8"),
+        ({"shared_rank": -1}, "shared_rank"),
+        ({"bands": 2.5}, "bands"),
         ({"bands": 1}, "bands"),
         ({"bands": 4, "scales": (1.0, 2.0)}, "bands"),
         ({"scales": (1.0, -2.0)}, "scales"),
@@ -99,3 +124,49 @@ def test_blind_statistics_centre_pink_pictures_in_noise(size: int) -> None:
     features = (bank.shares(mixed).log() - torch.tensor(mean)) / torch.tensor(std)
     assert features.mean(0).abs().max() < 1
     assert features.abs().max() < 8
+
+
+def test_a_file_of_the_first_version_still_loads() -> None:
+    """It knew no total rank, no features and no schedule: these are its keys."""
+    saved = {
+        "peft_type": "FERA", "task_type": None, "auto_mapping": None, "base_model_name_or_path": None, "revision": None,
+        "inference_mode": True, "peft_version": "0.21.2", "r": 2, "num_experts": 4, "target_modules": ["to_q"],
+        "exclude_modules": None, "alpha": 3.0, "dropout": 0.0, "mode": "exact", "bands": 3, "scales": [0.8, 1.6],
+        "grid": [16, 8], "feature_mean": [-1.0, -2.0, -3.0], "feature_std": [1.0, 0.5, 0.25], "tau": 0.5,
+        "router_hidden": 64, "router_start": None, "latent_argument": "sample", "provenance": {"model": "mini"},
+    }  # fmt: skip
+    config = config_from_json(saved, "adapter_config.json")
+    assert (config.total_rank, config.shared_rank, config.scaling) == (8, 0, 3 / 8)
+    assert (config.features, config.gates, config.noise_schedule) == (("shares",), "router", None)
+    assert config.feature_width == 3
+    assert config.grid == (16, 8)
+
+
+def test_the_features_and_the_schedule_come_back_from_a_file(tmp_path: Path) -> None:
+    config = FeraConfig(target_modules=["to_q"], features=("snr", "log_snr"), total_rank=8, num_experts=2,
+                        noise_schedule={"kind": "vp", "last": 2, "log_snr": [3.0, 1.0, -2.5]})  # fmt: skip
+    config.save_pretrained(str(tmp_path))
+    saved = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config_from_json(saved, "adapter_config.json") == config
+
+
+def test_a_total_rank_is_split_over_the_experts() -> None:
+    config = FeraConfig(target_modules=["to_q"], total_rank=14, num_experts=3, shared_rank=2)
+    assert (config.rank, config.total_rank) == (4, 14)
+
+
+def test_one_feature_may_be_named_without_a_tuple() -> None:
+    assert FeraConfig(target_modules=["to_q"], features="shares").features == ("shares",)  # type: ignore[arg-type]
+
+
+def test_published_mode_has_the_defaults_of_its_authors(unet: nn.Module) -> None:
+    config = resolve(FeraConfig(target_modules=["to_q"], mode="published"), unet)
+    assert (config.bands, config.alpha, config.rank, config.tau, config.router_hidden) == (3, 1.0, 4, 0.7, 64)
+    assert (config.scales, config.feature_mean) == (None, None)
+    assert config.bank == FilterBank.octaves(3, (16, 16))  # what a loss with exact bands takes
+
+
+def test_uniform_gates_need_no_statistics_and_no_schedule(unet: nn.Module) -> None:
+    config = resolve(FeraConfig(target_modules=["to_q"], gates="uniform", features=("log_snr",)), unet)
+    assert config.feature_mean is None
+    assert not config.timed

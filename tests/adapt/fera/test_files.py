@@ -159,7 +159,7 @@ def test_settings_of_another_method_or_version_are_refused(unet: nn.Module, tmp_
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
     for change, words in (
         ({"peft_type": "LORA"}, "'LORA' adapter"),
-        ({"mode": "published"}, "mode 'published'"),
+        ({"mode": "quick"}, "mode is 'exact' or 'published'"),
         ({"shortcut": 1}, "unknown settings shortcut"),
         ({"target_modules": ["to_q", "to_nothing"]}, "'to_nothing' matches no module"),
     ):

@@ -44,8 +44,9 @@ def test_it_is_the_formula_on_bands_from_scipy(floor: float) -> None:
     assert ours.item() == pytest.approx(reference(prediction, base, target, floor), rel=1e-9)
 
 
-def test_no_correction_yet_gives_a_finite_loss_and_gradient() -> None:
-    base, target = random(1), random(2)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_no_correction_yet_gives_a_finite_loss_and_gradient(dtype: torch.dtype) -> None:
+    base, target = random(1).to(dtype), random(2).to(dtype)
     prediction = base.clone().requires_grad_()
     loss = fecl(prediction, base, target, BANK)
     loss.backward()
@@ -64,7 +65,7 @@ def test_the_gradient_is_bounded_however_small_the_correction(size: float) -> No
     assert 0 < prediction.grad.norm().item() < bound
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_a_perfect_prediction_has_no_loss_and_no_nan(dtype: torch.dtype) -> None:
     target, base = random(2).to(dtype), random(1).to(dtype)
     prediction = target.clone().requires_grad_()

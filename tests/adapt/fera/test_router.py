@@ -2,16 +2,24 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from scipy.special import softmax
-from torch import nn
+from torch import Tensor, nn
 
-from adapt.fera import FeraConfig, FeraRouter, GateCell, cell_of, gates_of
+from adapt.fera import (
+    FeraConfig,
+    FeraRouter,
+    GateCell,
+    cell_of,
+    gates_of,
+)
 from adapt.fera.router import latent_argument, latent_energy, log_shares, random_start
+from adapt.fera.view import view_of
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from tests.adapt.fera.conftest import adapted, arguments, fera_parameters, run
@@ -20,13 +28,22 @@ SCALES = (0.8, 1.6, 3.2)
 MEAN, STD = (-2.0, -3.0, -2.5, -0.5), (1.0, 0.5, 0.4, 0.8)
 
 
+def routing(**settings: Any) -> FeraRouter:
+    """A router of one adapter, "default", without a denoiser."""
+    made = FeraRouter(GateCell(), view_of(Fields(), "sample"), torch.device("cpu"))
+    made.update_layer("default", FeraConfig(target_modules=["x"], **settings))
+    return made
+
+
+class Fields(nn.Module):
+    def forward(self, sample: Tensor, timestep: Tensor) -> Tensor:
+        return sample
+
+
 @pytest.fixture
 def router() -> FeraRouter:
     torch.manual_seed(3)
-    made = FeraRouter(GateCell(), ("sample", 0), torch.device("cpu"))
-    config = FeraConfig(target_modules=["x"], scales=SCALES, feature_mean=MEAN, feature_std=STD, tau=0.3)
-    made.update_layer("default", config)
-    return made
+    return routing(scales=SCALES, feature_mean=MEAN, feature_std=STD, tau=0.3)
 
 
 def test_gates_follow_the_formula_with_bands_from_scipy(router: FeraRouter) -> None:
@@ -51,10 +68,7 @@ def test_gates_have_mean_one_and_do_not_see_the_scale_of_the_latent(router: Fera
 
 
 def test_one_expert_has_gate_one() -> None:
-    router = FeraRouter(GateCell(), ("sample", 0), torch.device("cpu"))
-    router.update_layer(
-        "default", FeraConfig(num_experts=1, target_modules=["x"], scales=SCALES, feature_mean=MEAN, feature_std=STD)
-    )
+    router = routing(num_experts=1, scales=SCALES, feature_mean=MEAN, feature_std=STD)
     assert torch.equal(router(torch.randn(2, 4, 16, 16), "default"), torch.ones(2, 1))
 
 

@@ -1,0 +1,157 @@
+"""The kinds of experts: what each adds to the output of a frozen layer, given the gates of the samples.
+
+With the layer's output y = W x + b, gates g (rows, experts) whose uniform value is one, and s = alpha / total rank:
+
+    lora   s B diag(g) A x                       each expert owns `r` rows of A and columns of B
+    dora   (c - 1) (y - b) + c s B diag(g) A x   c = m / ||W + s B A|| per output, with one trained magnitude m
+    ia3    s (g L) y                             each expert owns one row of L, which scales the outputs
+
+Uniform gates give LoRA (Hu et al. 2021), DoRA (Liu et al. 2024, https://arxiv.org/abs/2402.09353) and IA3 (Liu et al.
+2022, with l = 1 + s sum_m L_m) exactly.  In `dora` the norm is that of the uniform mixture, for every sample, and is
+held constant in the backward pass, as in the paper: a norm per sample would need a weight per sample.  Dropout acts on
+the input of A only.  What is always on (`shared_rank`) comes after the experts and has gate one: further rows of A for
+`lora` and `dora`, and one further row of L for `ia3`.  The latter has no rank: `r` and `total_rank` count no parameters
+there, and `total_rank` only divides `alpha`, so that s is one by default as for the others.
+
+All kinds add to the base output, so several adapters add up, and an adapter of weight zero is absent.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spectra.errors import UserError
+
+if TYPE_CHECKING:
+    from adapt.fera.config import FeraConfig
+    from adapt.fera.layer import FeraProjection
+
+
+class Experts(Protocol):
+    """One kind of experts; it holds nothing, the layer holds the tensors."""
+
+    @property
+    def needs_weight(self) -> bool:
+        """True where the values of the base weight are read, which a quantised layer does not show."""
+        ...
+
+    def start(self, layer: FeraProjection, config: FeraConfig) -> dict[str, Tensor]:
+        """First values of the trained tensors, float32, by the names under which the layer keeps them."""
+        ...
+
+    def update(self, layer: FeraProjection, name: str, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
+        """What adapter `name` adds to y = base(x); gates (rows, experts)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank experts, fused into two products for all of them."""
+
+    needs_weight: bool = False
+
+    def start(self, layer: FeraProjection, config: FeraConfig) -> dict[str, Tensor]:
+        """A as in a LoRA of the total rank, each row drawn on its own; B is zero."""
+        assert config.total_rank is not None
+        down, up = layer.factor_shapes(config.total_rank)
+        A = torch.empty(down, device=layer.base_weight().device)
+        nn.init.kaiming_uniform_(A, a=math.sqrt(5))
+        return {"fera_A": A, "fera_B": torch.zeros(up, device=A.device)}
+
+    def update(self, layer: FeraProjection, name: str, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
+        """s B diag(g) A x."""
+        factors = rank_factors(gates, layer.r[name], layer.shared_rank[name]) * layer.scaling[name]
+        return low_rank(layer, name, x, factors)
+
+
+@dataclass(frozen=True)
+class Dora:
+    """Low-rank experts and one trained magnitude per output, shared by them."""
+
+    needs_weight: bool = True
+
+    def start(self, layer: FeraProjection, config: FeraConfig) -> dict[str, Tensor]:
+        """The factors of `Lora`, and the norms of the rows of the weight."""
+        factors = Lora().start(layer, config)
+        norm = direction_norm(layer.base_weight(), factors["fera_A"], factors["fera_B"], config.scaling)
+        return {**factors, "fera_magnitude": norm}
+
+    def update(self, layer: FeraProjection, name: str, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
+        """(c - 1) (y - b) + c s B diag(g) A x, times the weight that `set_scale` gave the adapter."""
+        own, weight = layer.full_scaling[name], layer.scaling[name] / layer.full_scaling[name]
+        norm = direction_norm(layer.base_weight(), layer.fera_A[name], layer.fera_B[name], own)
+        c, bias = layer.fera_magnitude[name] / norm, layer.base_bias()
+        product = y if bias is None else y - layer.along_outputs(bias[None], y)
+        update = low_rank(layer, name, x, rank_factors(gates, layer.r[name], layer.shared_rank[name]) * own)
+        grown, turned = (layer.along_outputs((value * weight)[None], y) for value in (c - 1, c))
+        return grown * product + turned * update
+
+
+@dataclass(frozen=True)
+class Ia3:
+    """Experts that scale the outputs; the rows of L start at zero."""
+
+    needs_weight: bool = False
+
+    def start(self, layer: FeraProjection, config: FeraConfig) -> dict[str, Tensor]:
+        """L: (experts, out), with one more row where a part is shared."""
+        rows = config.num_experts + (config.shared_rank > 0)
+        return {"fera_vectors": torch.zeros(rows, layer.factor_shapes(1)[1][0], device=layer.base_weight().device)}
+
+    def update(self, layer: FeraProjection, name: str, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
+        """s (g L) y."""
+        factors = rank_factors(gates, 1, min(layer.shared_rank[name], 1)) * layer.scaling[name]
+        return layer.along_outputs(factors @ layer.fera_vectors[name].to(factors), y) * y
+
+
+EXPERTS: dict[str, Experts] = {"lora": Lora(), "dora": Dora(), "ia3": Ia3()}
+"""The kinds, by the name that `FeraConfig.expert` gives them."""
+
+
+def check_experts(config: FeraConfig) -> None:
+    """Raises UserError for a setting that its kind of experts would leave without effect."""
+    if config.expert == "ia3" and config.dropout > 0:
+        raise UserError(f"FeraConfig: experts of kind 'ia3' have no dropout; leave out dropout={config.dropout}")
+
+
+def rank_factors(gates: Tensor, rank: int, shared: int) -> Tensor:
+    """Gates (rows, experts) -> one factor for each row of A (rows, experts * rank + shared); what is shared has one."""
+    factors = gates if rank == 1 else gates.repeat_interleave(rank, dim=1)
+    return torch.cat([factors, factors.new_ones(factors.shape[0], shared)], 1) if shared else factors
+
+
+def low_rank(layer: FeraProjection, name: str, x: Tensor, factors: Tensor) -> Tensor:
+    """B diag(factors) A x in the type of x."""
+    hidden = layer.down(layer.fera_dropout[name](x), layer.fera_A[name].to(x.dtype))
+    return layer.up(hidden * layer.along_outputs(factors, hidden), layer.fera_B[name].to(x.dtype))
+
+
+@torch.no_grad()
+def direction_norm(weight: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor:
+    """Norms ||W + s B A|| of the rows, in float32: weight (out, ...), A (rank, ...), B (out, rank, ...) -> (out,).
+
+    From ||W||^2 + 2 s <W, B A> + s^2 ||B A||^2, whose products are as small as the rank: no matrix of the size of W is
+    made, as peft makes two.  Computed by one formula at the start and later, so a fresh adapter has c = 1 exactly.
+    """
+    weight, A, B = weight.flatten(1), A.float().flatten(1), B.float().flatten(1)
+    if weight.dtype.itemsize == 1:  # stored in eight bits between calls
+        weight = weight.float()
+    with _own_precision(weight):
+        along = (weight @ A.T.to(weight.dtype)).float() * B
+        across = (B @ (A @ A.T)) * B
+        own = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32).square()
+    square = own + 2 * scaling * along.sum(1) + scaling**2 * across.sum(1)
+    norm: Tensor = square.clamp_min(torch.finfo(torch.float32).tiny).sqrt()
+    return norm
+
+
+def _own_precision(weight: Tensor) -> AbstractContextManager[object]:
+    """Autocast off: norms are measured in the types that they are given."""
+    device = weight.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
