@@ -1,0 +1,146 @@
+"""What a prior says, in plain sentences with its own numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapt.prior.experts import MOST
+from adapt.prior.parts import BankScore, Floats, Number
+from adapt.trajectory import FEWEST
+
+if TYPE_CHECKING:
+    from adapt.prior.prior import Prior
+
+NAMES = {"shares": "the bands' shares", "snr": "the bands' energies over the noise's", "log_snr": "the noise level"}
+
+
+def sentences(prior: Prior) -> list[str]:
+    """All that a prior says."""
+    return [*_bands(prior), *_experts(prior), *_levels(prior)]
+
+
+def subject(prior: Prior) -> str:
+    """What the prior was learned from, without a full stop."""
+    from_what, steps, more = prior.provenance, len(prior.noise_level), prior.provenance.get("data")
+    model, runs = from_what.get("model") or "an unnamed model", from_what.get("runs", "?")
+    units = f"{from_what.get('units', '?')} {from_what.get('unit', 'run')}s"
+    if from_what.get("source") == "data":
+        return f"{runs} latents of {units} as {model} is trained with them, at {steps} noise levels each"
+    beside = f", and {more['runs']} latents of {more['units']} {more['unit']}s under noise" if more else ""
+    return f"{runs} samples of {model} ({units}), {steps} denoising steps each{beside}"
+
+
+def listed(values: Floats) -> str:
+    """Scales in a row."""
+    return ", ".join(f"{value:.3g}" for value in values)
+
+
+def with_interval(found: Number) -> str:
+    """A number with its interval."""
+    ends = "" if found.low is None or found.high is None else f" ({found.low:.2f} to {found.high:.2f})"
+    return f"{found.value:.2f}{ends}"
+
+
+def _bands(prior: Prior) -> list[str]:
+    choice, bands, top = prior.bank, prior.bands, prior.shares
+    return [
+        f"Learned from {subject(prior)}.",
+        f"The latent ({prior.grid[0]} x {prior.grid[1]}) is split into {bands} bands by Gaussians of "
+        f"{listed(prior.scales)} latent pixels.",
+        _why(prior),
+        *([] if choice.chosen is None else [_told(choice.chosen, choice.unit)]),
+        _exactness(prior),
+        f"From the noise to the last step, the lowest band's share of the energy goes from {top[0][0]:.0%} to "
+        f"{top[-1][0]:.0%}, the highest band's from {top[0][-1]:.0%} to {top[-1][-1]:.0%}.",
+    ]
+
+
+def _why(prior: Prior) -> str:
+    choice = prior.bank
+    if choice.default is None or choice.chosen is None:
+        these = "These bands were asked for" if choice.reason == "asked" else f"These are {choice.against}"
+        return f"{these}: there are too few samples to compare them with others, so probe {FEWEST} prompts or more."
+    other = f"those of {choice.against} ({listed(choice.default.scales)}) {with_interval(choice.default.total)}"
+    if choice.gain is None:
+        mine = with_interval(choice.chosen.total)
+        return f"These bands were asked for; their shares hold {mine} nats of information, {other}."
+    judged = f"the gain is {with_interval(choice.gain)} nats, judged on {choice.unit} that had no say in the choice"
+    beats = f"choosing among {choice.candidates} candidates"
+    if choice.reason == "kept":
+        return f"These are {choice.against}, because {beats} does not beat them beyond doubt: {judged}."
+    return f"They were chosen, because {beats} beats {choice.against} beyond doubt: {judged}."
+
+
+def _told(score: BankScore, unit: str) -> str:
+    return (
+        f"Their log shares hold {with_interval(score.total)} nats: {with_interval(score.level)} about the noise level "
+        f"and {with_interval(score.content)} about the content at known noise level, on {unit} that were held out (a "
+        "nat makes the odds of a right guess 2.7 times as good)."
+    )
+
+
+def _exactness(prior: Prior) -> str:
+    choice = prior.bank
+    if choice.inexact == 0:
+        return "The cube was recorded in these bands, so their energies are exact."
+    return (
+        f"Their energies are estimated from the recorded radial spectrum, which tells them to {choice.inexact:.1%} at "
+        f"worst; in the recorded bands, where both are known, the estimate of a share is off by "
+        f"{np.expm1(choice.check):.1%} in the worst band (root mean square)."
+    )
+
+
+def _experts(prior: Prior) -> list[str]:
+    gates = np.array(prior.gates)
+    reads = " and ".join(NAMES[name] for name in prior.features)
+    return [
+        f"The router reads {reads}.",
+        *(_expert(prior, m) for m in range(prior.experts)),
+        f"At the start an expert's gate moves by up to {np.ptp(gates, axis=0).max():.0%} over the noise levels; with "
+        f"an overlap of {prior.overlap:g} no expert's average falls below {gates.min():.0%} at any of them.",
+        f"The fitted router is {prior.gate_error:.1%} away from the intended gates on average and "
+        f"{prior.gate_error_max:.1%} at worst.",
+        _advice(prior),
+    ]
+
+
+def _expert(prior: Prior, m: int) -> str:
+    leads = [level for level, row in zip(prior.noise_level, prior.gates, strict=True) if max(row) == row[m]]
+    if not leads:
+        return f"Expert {m + 1} leads at no noise level at the start."
+    return f"Expert {m + 1} leads at noise levels {max(leads):.3g} to {min(leads):.3g}."
+
+
+def _advice(prior: Prior) -> str:
+    sure, advised = prior.advice.sure, prior.advice.advised
+    if advised is None:
+        return "There are too few samples to advise a number of experts."
+    words = f"The shares speak for {advised} expert{'s' * (advised > 1)}"
+    parts = [f"{_percent(sure[m - 1])} with {m} parts" for m in range(max(advised, 2), min(advised + 1, MOST) + 1)]
+    limit = "" if advised < MOST else ", and no more were tried"
+    return (
+        f"{words}: cut the trajectory into equal parts, and they put a latent's own part at {' and '.join(parts)}; an "
+        f"expert should have more than half beyond doubt{limit}."
+    )
+
+
+def _percent(found: Number) -> str:
+    ends = "" if found.low is None or found.high is None else f" ({found.low:.0%} to {min(found.high, 1):.0%})"
+    return f"{found.value:.0%}{ends}"
+
+
+def _levels(prior: Prior) -> list[str]:
+    found, data = prior.density, prior.provenance.get("source") == "data"
+    levels = np.interp(found.emergence[0], prior.log_snr, prior.noise_level)
+    high, low = np.interp(found.middle[::-1], prior.log_snr, prior.noise_level)
+    table = "; their range is interpolated between the probed ones" if found.table == "levels" else ""
+    return [
+        f"From low to high, the bands emerge from the noise at noise levels {', '.join(f'{x:.2g}' for x in levels)}.",
+        f'With timesteps = "prior", {found.floor:.0%} of the training noise levels are spread evenly and the rest '
+        f"where bands emerge{table}.",
+        f"Half of what emerges does so between noise levels {high:.2g} and {low:.2g}: {found.visited:.0%} of "
+        f"the {'probed levels' if data else 'sampler steps'}, {found.uniform:.0%} of uniform training and "
+        f"{found.given:.0%} of this density fall there.",
+    ]
