@@ -1,217 +1,220 @@
-"""A folder of captioned pictures -> latents and text embeddings, each made once and kept by content."""
+"""Captioned pictures -> latents and text embeddings, each made once and kept by content."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from datasets_cache import store
-from datasets_cache.families import (
-    Conditioning,
-    encode_caption,
-    encode_pixels,
-    native_size,
-    text_identity,
-    vae_identity,
-)
-from datasets_cache.folder import Item, open_dataset
-from datasets_cache.picture import TRANSFORM, decode, is_small
+from datasets_cache.cached import CachedData, Shelf, pixels_of
+from datasets_cache.encoder import Encoder, Planned, Preparation, ahead, digest_of, shape_of
+from datasets_cache.items import BadPicture, Item, Reading, listed, read_bytes
+from datasets_cache.picture import is_small
+from datasets_cache.sources import open_dataset
 from spectra.errors import UserError
-from spectra.prompts import plural, quiet_cuts, warn_cut
+from spectra.prompts import plural, warn_cut
+
+__all__ = ["CachedData", "Preparation", "Reading", "encode", "encode_all", "encode_items", "read_bytes"]
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class CachedData:
-    """An encoded data set; row i of everything belongs to picture i."""
-
-    every_latent: tuple[Tensor, ...]
-    """(c, h, w) or (c, t, h, w) float32 each, as the denoiser sees them; shapes may differ."""
-    every_conditioning: tuple[Conditioning, ...]
-    """Denoiser argument -> (...) float32, of each caption."""
-    empty: Conditioning
-    """Denoiser argument -> (1, ...) float32: the empty prompt, for caption dropout."""
-    captions: tuple[str, ...]
-    paths: tuple[Path, ...]
-    keys: tuple[str, ...]
-    """Content key of each picture (bytes, transform, autoencoder)."""
-    hits: int
-    misses: int
-
-    def __len__(self) -> int:
-        return len(self.captions)
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], ...]:
-        """Shape of each latent."""
-        return tuple(tuple(latent.shape) for latent in self.every_latent)
-
-    def latents(self, rows: Sequence[int]) -> Tensor:
-        """Latents (rows, c, [t], h, w) of pictures of equal shape."""
-        return torch.stack([self.every_latent[row] for row in rows])
-
-    def conditioning(self, rows: Sequence[int]) -> Conditioning:
-        """Denoiser argument -> (rows, ...)."""
-        return {name: torch.stack([self.every_conditioning[row][name] for row in rows]) for name in self.empty}
-
-    def take(self, rows: list[int]) -> CachedData:
-        """The data set of the given rows, in that order."""
-        return replace(
-            self,
-            every_latent=tuple(self.every_latent[i] for i in rows),
-            every_conditioning=tuple(self.every_conditioning[i] for i in rows),
-            captions=tuple(self.captions[i] for i in rows),
-            paths=tuple(self.paths[i] for i in rows),
-            keys=tuple(self.keys[i] for i in rows),
-        )
-
-
-class Encoder:
-    """A pipeline and a cache folder, with counts of what was found and what was made."""
-
-    def __init__(self, pipe: Any, cache: Path | None = None) -> None:
-        from spectra.models import call_defaults
-
-        self.pipe, self.cache = pipe, cache or store.cache_directory()
-        self.defaults = dict(call_defaults(pipe))
-        self.size = native_size(pipe)
-        self.vae, self.text = vae_identity(pipe), text_identity(pipe, self.defaults)
-        self.hits = self.misses = 0
-        self.small = 0
-        """Pictures so far that were smaller than the model's size."""
-
-    def picture_key(self, data: bytes) -> str:
-        """Content key of a picture: its bytes, the transform, the size, the autoencoder."""
-        return _key(self.vae, TRANSFORM, str(self.size), data)
-
-    def latent(self, path: Path) -> tuple[str, Tensor]:
-        """Content key and latent (c, h, w) of a picture file, from the cache or encoded now."""
-        data = read_bytes(path)
-        key = self.picture_key(data)
-        latent = self._get("latents", key, lambda: self._encode_picture(data, path))["latent"]
-        self.small += is_small(data, self.size)
-        return key, latent
-
-    def caption(self, text: str) -> Conditioning:
-        """Embeddings of a caption, from the cache or encoded now."""
-        key = _key(self.text, text.encode())
-        with quiet_cuts():
-            return self._get("text", key, lambda: _finite(encode_caption(self.pipe, text, self.defaults), repr(text)))
-
-    def _encode_picture(self, data: bytes, path: Path) -> Conditioning:
-        # One picture at a time: a latent must not depend, in its last bits, on what shared its batch.
-        pixels = torch.from_numpy(decode(data, self.size, str(path)).astype(np.float32) / 127.5 - 1)
-        return _finite({"latent": encode_pixels(self.pipe, pixels.permute(2, 0, 1)[None])[0].cpu()}, str(path))
-
-    def _get(self, kind: str, key: str, make: Callable[[], Conditioning]) -> Conditioning:
-        path = store.entry(self.cache, kind, key)
-        found = store.read(path)
-        if found is not None:
-            self.hits += 1
-            return {name: torch.from_numpy(array) for name, array in found.items()}
-        self.misses += 1
-        made = make()
-        store.write(path, {name: value.numpy() for name, value in made.items()})
-        return made
+PIXELS = 2**30
+"""Bytes of decoded pictures that are kept from the check to the encoding; what is more is decoded twice."""
 
 
 def encode(
-    folder: Path | str, pipe: Any, cache_dir: Path | None = None, *, progress: Progress | None = None
+    data: Path | str,
+    pipe: Any,
+    cache_dir: Path | None = None,
+    *,
+    reading: Reading | None = None,
+    preparation: Preparation | None = None,
+    progress: Progress | None = None,
 ) -> CachedData:
-    """Encode a folder of captioned pictures for a pipeline, through the cache.
+    """Encode a source of captioned pictures for a pipeline, through the cache.
 
-    A picture that is not of the model's size is resized, its proportions kept, until it covers that size, and cropped
-    at its centre. Pictures of sub-folders are not read, and are refused.
+    A picture that is not of the size asked for is resized, its proportions kept, until it covers that size, and cropped
+    at its centre. Every picture is checked before the first is encoded, and nothing is returned before all
+    are; what was encoded before an interruption is found again. Several processes may encode at once: for one model,
+    one of them works while the others wait, and then find what it made.
 
     Warns once about captions that are longer than the model reads (see `spectra.prompts.cut`), and once about pictures
-    that are smaller than its size in both directions, which are enlarged; whether they are in the cache or not.
+    that are smaller than the size in both directions, which are enlarged; whether they are in the cache or not.
 
     Args:
-        folder: pictures `x.png` with captions `x.txt`, or with a `metadata.jsonl`.
+        data: what `datasets_cache.open_dataset` reads.
         pipe: a diffusers pipeline; its autoencoder and text encoders do the work where the cache has no answer.
         cache_dir: where to keep results; default `$SPECTRA_CACHE` or the user's cache folder.
+        reading: columns, split, default caption.
+        preparation: size, buckets, frames, and what is done with bad pictures.
         progress: called with (pictures done, pictures in all).
 
     Raises:
-        UserError: nothing to read, a damaged picture, values that are not finite, a cache that cannot be written.
+        UserError: nothing to read, damaged pictures, values that are not finite, a cache that cannot be written.
     """
-    return encode_all([folder], pipe, cache_dir, progress=progress)[0]
+    found = encode_all([data], pipe, cache_dir, reading=reading, preparation=preparation, progress=progress)
+    return found[0]
 
 
 def encode_all(
-    folders: Sequence[Path | str], pipe: Any, cache_dir: Path | None = None, *, progress: Progress | None = None
+    sources: Sequence[Path | str],
+    pipe: Any,
+    cache_dir: Path | None = None,
+    *,
+    reading: Reading | None = None,
+    preparation: Preparation | None = None,
+    progress: Progress | None = None,
 ) -> list[CachedData]:
-    """Encode several folders as `encode` does one, with one warning of a kind for all; one may lie in another."""
-    every: list[Item] = []
-    made: list[CachedData] = []
-    small = 0
-    for folder in folders:
-        items, encoder = open_dataset(folder, apart=folders), Encoder(pipe, cache_dir)
-        made.append(_encode_items(items, encoder, progress))
-        every += items
-        small += encoder.small
-    warn_cut(pipe, [item.caption for item in every], "caption", [item.source for item in every])
-    if small:
-        height, width = native_size(pipe)
-        be = "is" if small == 1 else "are"
-        warnings.warn(
-            f"{plural(small, 'picture')} smaller than {width} x {height} and {be} enlarged", UserWarning, stacklevel=2
-        )
-    return made
-
-
-def _encode_items(items: list[Item], encoder: Encoder, progress: Progress | None) -> CachedData:
-    pictures: list[tuple[str, Tensor]] = []
-    for done, item in enumerate(items, start=1):
-        pictures.append(encoder.latent(item.path))
-        if progress:
-            progress(done, len(items))
-    texts = {caption: encoder.caption(caption) for caption in dict.fromkeys(item.caption for item in items)}
-    return _collect(items, pictures, texts, encoder)
-
-
-def _collect(
-    items: list[Item], pictures: list[tuple[str, Tensor]], texts: dict[str, Conditioning], encoder: Encoder
-) -> CachedData:
-    empty = encoder.caption("")
-    return CachedData(
-        every_latent=tuple(latent for _, latent in pictures),
-        every_conditioning=tuple(texts[item.caption] for item in items),
-        empty={name: value[None] for name, value in empty.items()},
-        captions=tuple(item.caption for item in items),
-        paths=tuple(item.path for item in items),
-        keys=tuple(key for key, _ in pictures),
-        hits=encoder.hits,
-        misses=encoder.misses,
+    """Encode several sources as `encode` does one, with one warning of a kind for all; one may lie in another."""
+    root = cache_dir or store.cache_directory()
+    chosen = reading or Reading()
+    chosen = replace(chosen, tables=chosen.tables or root / "tables")
+    items = [open_dataset(source, chosen, apart=[other for other in sources if other != source]) for source in sources]
+    return encode_items(
+        items, pipe, cache_dir, preparations=[preparation or Preparation()] * len(items), progress=progress
     )
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a picture file; UserError where it cannot be read."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read the picture {path}: {error.strerror}") from None
+def encode_items(
+    sets: Sequence[Sequence[Item]],
+    pipe: Any,
+    cache_dir: Path | None = None,
+    *,
+    preparations: Sequence[Preparation],
+    progress: Progress | None = None,
+) -> list[CachedData]:
+    """Encode lists of pictures, each list with a preparation of its own, as `encode_all` does sources."""
+    encoder, shelf, made = Encoder(pipe, cache_dir), Shelf(), []
+    for items, preparation in zip(sets, preparations, strict=True):
+        encoder.reset()
+        encoder.check(preparation)
+        made.append(_encode(items, encoder, preparation, shelf, progress or (lambda done, total: None)))
+    _warn_captions(pipe, [item for data in made for item in data.items])
+    _warn_small(made)
+    return made
 
 
-def _finite(arrays: Conditioning, what: str) -> Conditioning:
-    if not all(bool(torch.isfinite(value).all()) for value in arrays.values()):
-        raise UserError(f"{what} encodes to values that are not finite; load the model in float32 or remove it")
-    return arrays
+def _encode(
+    items: Sequence[Item], encoder: Encoder, preparation: Preparation, shelf: Shelf, progress: Progress
+) -> CachedData:
+    planned, bad = look(items, encoder, preparation)
+    if sentence := left_out(planned, bad, preparation.skip_bad):
+        encoder.note(sentence)
+    _pictures(planned, encoder, progress)
+    every = dict.fromkeys(caption for one in planned for caption in one.item.captions)
+    texts = _captions(every, encoder)
+    if encoder.damaged:
+        encoder.note(f"damaged in the cache, and made again: {listed(encoder.damaged)}")
+    return CachedData(
+        items=tuple(one.item for one in planned),
+        fits=tuple(one.fit for one in planned),
+        digests=tuple(one.digest for one in planned),
+        keys=tuple(one.key for one in planned),
+        places=tuple(one.place for one in planned),
+        texts=tuple(tuple(texts[caption] for caption in one.item.captions) for one in planned),
+        shapes=tuple(one.shape or () for one in planned),
+        empty={name: value[None].clone() for name, value in shelf.get(texts[None]).items()},
+        hits=encoder.hits,
+        misses=encoder.misses,
+        first_miss=encoder.first_miss,
+        notes=tuple(encoder.notes),
+        shelf=shelf,
+    )
 
 
-def _key(*parts: str | bytes) -> str:
-    digest = sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()
+def look(items: Sequence[Item], encoder: Encoder, preparation: Preparation) -> tuple[list[Planned], list[BadPicture]]:
+    """Read, measure and check every picture and look for it in the cache: those that can be trained on, and others."""
+
+    def plan(item: Item) -> Planned | BadPicture:
+        try:
+            return encoder.plan(item, preparation)
+        except BadPicture as bad:
+            return bad
+
+    planned: list[Planned] = []
+    bad: list[BadPicture] = []
+    kept = 0
+    for found in ahead(plan, items):
+        if isinstance(found, BadPicture):
+            bad.append(found)
+            continue
+        size = 0 if found.pixels is None else found.pixels.nbytes
+        found.pixels, kept = (found.pixels, kept + size) if kept + size <= PIXELS else (None, kept)
+        planned.append(found)
+    return planned, bad
+
+
+def left_out(planned: Sequence[Planned], bad: Sequence[BadPicture], skip: bool) -> str | None:
+    """Which pictures are left out, in a sentence, if some are; UserError where they may not be, or none is left."""
+    if not bad:
+        return None
+    if not skip and len(bad) == 1:
+        raise UserError(
+            f"the picture {bad[0].name} {bad[0].reason}; replace or remove it, or leave it out with skip_bad"
+        )
+    said = listed(f"{Path(one.name).name} {one.reason}" for one in bad)
+    pictures = plural(len(bad), "picture").rpartition(" ")[0]
+    if not skip:
+        raise UserError(
+            f"{pictures} cannot be trained on: {said}; replace or remove them, or leave them out with skip_bad"
+        )
+    if not planned:
+        raise UserError(f"no picture is left: {said}; replace them")
+    return f"{plural(len(bad), 'picture')} left out: {said}"
+
+
+def _pictures(planned: Sequence[Planned], encoder: Encoder, progress: Progress) -> None:
+    """Encode what is not in the cache; equal pictures once."""
+    missing = {one.key: one for one in reversed(planned) if one.shape is None}
+    total, done = len(planned), len(planned) - len(missing)
+    encoder.hits += done
+    progress(done, total)
+    if missing:
+        with encoder.alone():
+            for one in ahead(_decoded, [one for one in planned if missing.get(one.key) is one]):
+                if one.shape is None:
+                    one.shape = encoder.picture(one)
+                else:  # another process was faster
+                    encoder.hits += 1
+                one.pixels, done = None, done + 1
+                progress(done, total)
+    for one in planned:
+        one.shape, one.pixels = one.shape or missing[one.key].shape, None
+
+
+def _decoded(one: Planned) -> Planned:
+    """The picture with its pixels, unless another process has encoded it by now."""
+    one.shape = shape_of(one.place)
+    if one.shape is None and one.pixels is None:
+        parts, name = one.item.read(), str(one.item.path)
+        if digest_of(parts) != one.digest:
+            raise UserError(f"the picture {name} changed while the data were being encoded; start again")
+        one.pixels = pixels_of(parts, one.fit, name)
+    return one
+
+
+def _captions(texts: Iterable[str], encoder: Encoder) -> dict[str | None, Path]:
+    """The entries of captions, and of the empty prompt under None."""
+    with torch.no_grad():
+        return {**{text: encoder.caption(text) for text in texts}, None: encoder.nothing()}
+
+
+def _warn_captions(pipe: Any, items: Sequence[Item]) -> None:
+    every = [(caption, item.source) for item in items for caption in item.captions]
+    warn_cut(pipe, [caption for caption, _ in every], "caption", [source for _, source in every])
+
+
+def _warn_small(made: Sequence[CachedData]) -> None:
+    small = [fit for data in made for fit in data.fits if is_small(fit.original, fit.size)]
+    if small:
+        sizes = {fit.size for fit in small}
+        height, width = small[0].size
+        than = f"{width} x {height}" if len(sizes) == 1 else "their bucket"
+        be = "is" if len(small) == 1 else "are"
+        warnings.warn(
+            f"{plural(len(small), 'picture')} smaller than {than} and {be} enlarged", UserWarning, stacklevel=3
+        )

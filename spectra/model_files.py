@@ -10,7 +10,9 @@ from spectra.errors import UserError
 
 INDEX = "model_index.json"
 # A component without weights is told by its class name; everything else is a network.
-WITHOUT_WEIGHTS = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "FeatureExtractor", "ImageProcessor")
+WITHOUT_WEIGHTS = (
+    "Scheduler", "Tokenizer", "TokenizerFast", "Processor", "FeatureExtractor", "ImageProcessor", "ProcessorPil",
+)  # fmt: skip
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # What a tokenizer's folder holds beside its vocabulary.
 NO_VOCABULARY = frozenset(

@@ -25,10 +25,10 @@ def pipe() -> Any:
 
 def rows(data: CachedData) -> dict[str, tuple[str, bytes, bytes]]:
     """Picture bytes -> what the network would be trained on."""
-    hidden = data.conditioning(range(len(data)))["encoder_hidden_states"]
+    hidden, latents = data.conditioning(range(len(data)))["encoder_hidden_states"], data.latents(range(len(data)))
     return {
         path.read_bytes().hex(): (caption, latent.numpy().tobytes(), embedding.numpy().tobytes())
-        for path, caption, latent, embedding in zip(data.paths, data.captions, data.every_latent, hidden, strict=True)
+        for path, caption, latent, embedding in zip(data.paths, data.captions, latents, hidden, strict=True)
     }
 
 
@@ -136,14 +136,14 @@ def test_pictures_get_the_size_that_the_denoiser_was_made_for() -> None:
     assert native_size(tiny_sd()) == native_size(tiny_sd3()) == (64, 64)
 
 
-def test_a_damaged_picture_is_named_and_nothing_of_it_is_kept(tmp_path: Path, pipe: Any) -> None:
+def test_a_damaged_picture_is_named_before_anything_is_encoded(tmp_path: Path, pipe: Any) -> None:
     folder = write_pictures(tmp_path / "data", 2)
     whole = (folder / "1.png").read_bytes()
     (folder / "1.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"1\.png is damaged"):
         encode(folder, pipe, tmp_path / "cache")
     (folder / "1.png").write_bytes(whole)
-    assert encode(folder, pipe, tmp_path / "cache").hits == 1  # the whole picture before it
+    assert encode(folder, pipe, tmp_path / "cache").hits == 0
 
 
 def test_values_that_are_not_finite_are_refused_and_not_cached(tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_disorder_in_metadata_is_named(tmp_path: Path, lines: str, sentence: str
         open_dataset(tmp_path)
 
 
+def test_hidden_files_are_no_pictures_and_no_captions(tmp_path: Path) -> None:
+    write_pictures(tmp_path, 1)
+    for name in ("._0.png", "._0.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [item.path.name for item in open_dataset(tmp_path)] == ["0.png"]
+
+
 def test_nothing_to_read_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no pictures"):
         open_dataset(tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets_cache.picture import decode, is_small
+from datasets_cache.picture import Fit, decode, is_small, measure
 from spectra.errors import UserError
 
 
@@ -73,7 +73,21 @@ def test_a_turned_photo_is_measured_as_it_is_seen() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = Image.new("RGB", (6, 3))
-    assert is_small(as_bytes(lying), (4, 7))
-    assert not is_small(as_bytes(lying), (7, 4))
-    assert is_small(as_bytes(lying, exif=exif), (7, 4))
-    assert not is_small(as_bytes(lying, exif=exif), (4, 7))
+    assert measure(as_bytes(lying), "x") == (3, 6)
+    assert measure(as_bytes(lying, exif=exif), "x") == (6, 3)
+
+
+def test_a_picture_is_small_if_both_sides_are() -> None:
+    assert is_small((3, 6), (4, 7))
+    assert not is_small((3, 7), (4, 7))
+    assert not is_small((4, 3), (4, 7))
+
+
+def test_what_is_said_of_a_crop_is_what_is_cropped() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 20, 3), dtype=np.uint8)
+    fit = Fit(original=(8, 20), size=(8, 12))
+    (top, left), (high, wide) = fit.crop, fit.size
+    assert fit.told() == {"original": (8, 20), "crop": (0, 4), "target": (8, 12), "fps": None}
+    found = decode(as_bytes(Image.fromarray(pixels)), fit.size, "x")
+    np.testing.assert_array_equal(found, pixels[top : top + high, left : left + wide])
+    assert fit.lost == pytest.approx(8 / 20)

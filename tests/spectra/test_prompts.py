@@ -135,8 +135,8 @@ def test_a_command_says_it_in_one_line(command: Command, model: Path, tmp_path: 
 def test_training_says_once_what_is_wrong_with_both_folders(
     command: Command, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for part in ("train", "heldout"):
-        folder = write_pictures(tmp_path / "data" / part, 2, size=(32, 32))
+    for seed, part in enumerate(("train", "heldout")):
+        folder = write_pictures(tmp_path / "data" / part, 2, seed=seed, size=(32, 32))
         (folder / "1.txt").write_text(LONG)
     short = ("steps=1", "eval_samples=1", "eval_levels=2", "sample_prompts=2", "sample_steps=1")
     call = ("adapt", "train", "--model", model, "--data", tmp_path / "data", "--method", "lora")
