@@ -7,26 +7,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapt.draws import grid_noise
+from adapt.draws import sample_noise
+from adapt.sampling import density, sampler_of
+from adapt.step import told_of
 from adapt.task import Task
 from datasets_cache.families import Conditioning
+from spectra.bands import FilterBank
 
-CHUNK = 64
-"""Denoiser calls at once."""
+CHUNK, ELEMENTS = 64, 2**20
+"""Denoiser calls at once: so many, or fewer where their latents have more elements in all."""
+BANDS = 4
+"""Octaves into which the error is split."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """The cells on which the error is measured."""
 
-    latents: Tensor
-    """(samples, c, h, w)"""
-    conditioning: Conditioning
-    """argument -> (samples, ...)"""
-    noise: Tensor
-    """(samples, draws, c, h, w)"""
+    noise: tuple[Tensor, ...]
+    """(draws, c, [t], h, w) of each held-out picture; shapes may differ."""
     timesteps: Tensor
-    """(levels,), from clean to noisy, at the middles of equal parts of the training range."""
+    """(levels,), from clean to noisy, at the middles of equal parts of the noise range."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(levels, samples, draws)"""
+        return len(self.timesteps), len(self.noise), len(self.noise[0])
+
+    def same_shape(self) -> list[Tensor]:
+        """Samples (n,) of each latent shape."""
+        shapes = [one.shape for one in self.noise]
+        alike = [[i for i, found in enumerate(shapes) if found == shape] for shape in dict.fromkeys(shapes)]
+        return [torch.tensor(rows) for rows in alike]
 
 
 @dataclass(frozen=True)
@@ -37,39 +49,80 @@ class Validation:
     """(level, sample, draw): mean squared error of what the network predicts."""
     gates: Tensor | None
     """(level, sample, expert): FeRA's gates, averaged over draws."""
+    band_error: Tensor
+    """(level, sample, draw, band): energy of the error in each octave, low to high, over the number of latent elements.
+
+    Octaves overlap: these do not sum to `error`.
+    """
+
+    def mean(self, weights: Tensor | None = None) -> float:
+        """Mean error; with `weights` (level,), which sum to 1, over the levels as they say."""
+        by_level = self.error.flatten(1).mean(1)
+        return float(by_level.mean() if weights is None else (weights.to(by_level) * by_level).sum())
 
 
 def make_grid(task: Task) -> Grid:
     """The validation grid of a task, cut to the held-out pictures that there are."""
     config = task.config
-    samples = min(config.eval_samples, len(task.heldout))
+    shapes = task.heldout.shapes[: config.eval_samples]
     quantiles = (torch.arange(config.eval_levels) + 0.5) / config.eval_levels
     return Grid(
-        latents=task.heldout.latents(range(samples)),
-        conditioning=task.heldout.conditioning(range(samples)),
-        noise=grid_noise(samples, config.eval_draws, task.shape),
+        noise=tuple(sample_noise(row, config.eval_draws, shape) for row, shape in enumerate(shapes)),
         timesteps=task.objective.timestep(quantiles),
     )
+
+
+def training_weights(task: Task, grid: Grid) -> Tensor:
+    """Share (level,) of the training samples that fall into each level's part of the noise range.
+
+    With them, `Validation.mean` estimates the error that training sees, before its weighting; without them all levels
+    count alike, and runs that sample levels differently can be compared.
+    """
+    edges = torch.linspace(0, 1, len(grid.timesteps) + 1)
+    return density(sampler_of(task.config, task.objective, task.prior), edges) / len(grid.timesteps)
 
 
 @torch.no_grad()
 def validate(task: Task, grid: Grid) -> Validation:
     """Measure the error of the denoiser as it is, adapter included, on every cell of the grid."""
-    samples, draws = grid.noise.shape[:2]
-    levels = len(grid.timesteps)
-    cells = torch.cartesian_prod(torch.arange(levels), torch.arange(samples), torch.arange(draws))
-    parts = [_measure(task, grid, part) for part in cells.split(CHUNK)]
-    error = torch.cat([error for error, _ in parts]).reshape(levels, samples, draws)
-    gates = [found for _, found in parts if found is not None]
-    return Validation(error, torch.cat(gates).reshape(levels, samples, draws, -1).mean(2) if gates else None)
+    levels, _, draws = grid.shape
+    error, band_error = torch.zeros(grid.shape), torch.zeros(*grid.shape, BANDS)
+    gates: Tensor | None = None
+    for rows in grid.same_shape():
+        cells = torch.cartesian_prod(torch.arange(levels), rows, torch.arange(draws))
+        at_once = max(1, min(CHUNK, ELEMENTS // grid.noise[int(rows[0])][0].numel()))
+        for part in cells.split(at_once):
+            where = part.unbind(1)
+            error[where], band_error[where], found = _measure(task, grid, part)
+            if found is not None:
+                gates = torch.zeros(*grid.shape, found.shape[-1]) if gates is None else gates
+                gates[where] = found
+    return Validation(error, None if gates is None else gates.mean(2), band_error)
 
 
-def _measure(task: Task, grid: Grid, cells: Tensor) -> tuple[Tensor, Tensor | None]:
+def _measure(task: Task, grid: Grid, cells: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Error (n,), its bands (n, band) and gates (n, expert) of cells (n, 3) whose latents are alike in shape."""
     level, sample, draw = cells.unbind(1)
-    x0, noise, timestep = grid.latents[sample], grid.noise[sample, draw], grid.timesteps[level]
+    rows = sample.tolist()
+    x0, timestep = task.heldout.latents(rows), grid.timesteps[level]
+    noise = torch.stack([grid.noise[row][one] for row, one in zip(rows, draw.tolist(), strict=True)])
     noisy = task.objective.add_noise(x0, noise, timestep)
-    conditioning = {name: value[sample] for name, value in grid.conditioning.items()}
-    prediction = task.answer(task.denoiser, noisy, timestep, conditioning).cpu()
+    prediction = task.answer(task.denoiser, noisy, timestep, _told(task, sample)).cpu()
     gates = task.method.gates(task.denoiser)
-    error = (prediction - task.objective.target(x0, noise, timestep)).square().flatten(1).mean(1)
-    return error, None if gates is None else gates.detach().float().cpu()
+    error = prediction - task.objective.target(x0, noise, timestep)
+    found = None if gates is None else gates.detach().float().cpu()
+    return error.square().flatten(1).mean(1), _bands(error), found
+
+
+def _told(task: Task, sample: Tensor) -> Conditioning:
+    """What the denoiser is told of samples (n,): each is read, or encoded, once."""
+    rows, where = sample.unique(return_inverse=True)
+    told = told_of(task, task.heldout, rows.tolist(), [0] * len(rows))
+    return {name: value[where.to(value.device)] for name, value in told.items()}
+
+
+def _bands(error: Tensor) -> Tensor:
+    """Band energies (n, band) of fields (n, c, [t], h, w), summed over channels and frames, per element."""
+    height, width = error.shape[-2:]
+    energies = FilterBank.octaves(BANDS, (height, width)).energies(error)
+    return energies.flatten(1, -2).sum(1) / error[0].numel()

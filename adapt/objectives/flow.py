@@ -1,28 +1,20 @@
-"""Flow matching in diffusers' convention: x = (1 - sigma) x_0 + sigma e.
+"""Levels of flow matching in diffusers' convention: sigma from 0 (data) to 1 (noise).
 
-The network predicts u = dx/dsigma = e - x_0 (rectified flow: Liu et al., 2209.03003).  sigma runs from 0 (data) to 1
-(noise); the network is told `sigma * steps`, and log-SNR = 2 log((1 - sigma) / sigma).  The shift is that of Esser et
-al., 2403.03206, section 5.3.2.  Fields are (batch, ...); sigmas and timesteps are (batch,).
+The network is told `sigma * steps`, and log-SNR = 2 log((1 - sigma) / sigma).  The shift is that of Esser et al.,
+2403.03206, section 5.3.2; two shifts in a row multiply.  Sigmas and timesteps are (batch,).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 
-def add_noise(x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-    """x = (1 - sigma) x_0 + sigma e."""
-    s = _broadcast(sigma, x0)
-    return (1 - s) * x0 + s * noise
-
-
-def target(x0: Tensor, noise: Tensor) -> Tensor:
-    """u = e - x_0."""
-    return noise - x0
-
-
 def shifted(quantile: Tensor, shift: float) -> Tensor:
-    """Move noise levels towards noise: sigma = shift q / (1 + (shift - 1) q)."""
+    """Move noise levels towards noise: sigma = shift q / (1 + (shift - 1) q).  Inverse: the shift 1 / shift."""
     return shift * quantile / (1 + (shift - 1) * quantile)
 
 
@@ -36,5 +28,21 @@ def noise_level(timestep: Tensor, steps: int) -> Tensor:
     return timestep / steps
 
 
-def _broadcast(sigma: Tensor, like: Tensor) -> Tensor:
-    return sigma.to(like).reshape(-1, *(1,) * (like.ndim - 1))
+def own_shift(settings: Mapping[str, Any], tokens: int | None) -> float:
+    """The shift that a scheduler's settings ask for.
+
+    With dynamic shifting it depends on the size of the picture: mu is a straight line in the number of `tokens` through
+    (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift), and the shift is exp(mu), or mu itself.
+    Without `tokens` it is that of the smaller size.
+    """
+    if not settings.get("use_dynamic_shifting"):
+        return float(settings.get("flow_shift") or settings.get("shift") or 1.0)
+    fewest, most = (int(settings.get(name, default)) for name, default in _LENGTHS.items())
+    low, high = (float(settings.get(name, default)) for name, default in _SHIFTS.items())
+    mu = low + (high - low) * ((fewest if tokens is None else tokens) - fewest) / (most - fewest)
+    return mu if settings.get("time_shift_type") == "linear" else math.exp(mu)
+
+
+_LENGTHS = {"base_image_seq_len": 256, "max_image_seq_len": 4096}
+_SHIFTS = {"base_shift": 0.5, "max_shift": 1.15}
+"""What pipelines assume where a scheduler's configuration is silent."""

@@ -4,6 +4,9 @@
 velocity of a straight path (an SD3-type transformer). Both learn from the same cached latents. A step's batch,
 noise and noise levels are a function of (seed, step) alone, so an interrupted training continues exactly.
 The learning rate is constant after a short warm-up and falls to zero, linearly, over the last `--decay` steps.
+
+`mini.toml` and `mini-flow.toml` beside this file ask the same loss of `adapt train`, which goes on after an
+interruption, validates and measures; this script is kept because the shipped weights were made with it.
 """
 
 from __future__ import annotations

@@ -54,31 +54,36 @@ def test_quantiles_reach_every_timestep_once_and_stay_inside() -> None:
     assert denoising.timestep_at(torch.tensor([0.0, 1.0]), 1000).tolist() == [0, 999]
 
 
-def test_min_snr_weighs_the_error_of_the_picture_alike_for_every_prediction() -> None:
-    """With x0 off by d, eps is off by a/s d and v by d/s: the weighted losses must agree."""
-    bars = DDPMScheduler().alphas_cumprod
-    timestep = torch.tensor([50, 300, 700])
-    a, s = bars[timestep].sqrt(), (1 - bars[timestep]).sqrt()
-    error = {"sample": torch.ones(3), "epsilon": a / s, "v_prediction": 1 / s}
-    losses = [denoising.min_snr_weight(timestep, bars, 5.0, kind) * off**2 for kind, off in error.items()]
-    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(losses[0], losses[2], rtol=1e-4, atol=1e-6)
-    assert losses[0].max() <= 5.0
-
-
-def test_min_snr_is_finite_at_zero_terminal_snr() -> None:
-    bars = DDIMScheduler(rescale_betas_zero_snr=True).alphas_cumprod
-    for kind in ("epsilon", "v_prediction"):
-        assert denoising.min_snr_weight(torch.tensor([999]), bars, 5.0, kind).isfinite().all()
-
-
 def test_without_min_snr_every_timestep_weighs_the_same() -> None:
     assert torch.equal(objective_of(DDPMScheduler()).weight(TIMESTEPS), torch.ones(5))
 
 
-def test_an_unknown_prediction_and_an_unknown_scheduler_are_refused() -> None:
+def test_the_noisiest_level_of_zero_terminal_snr_is_pure_noise() -> None:
+    objective = objective_of(DDIMScheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True))
     x0, noise = fields()
-    with pytest.raises(UserError, match="'score'"):
-        denoising.target(x0, noise, TIMESTEPS, DDPMScheduler().alphas_cumprod, "score")
+    last = torch.full((5,), 999)
+    assert objective.noise_level(last).isinf().all()
+    assert objective.log_snr(objective.noise_level(last)).eq(-float("inf")).all()
+    torch.testing.assert_close(objective.add_noise(x0, noise, last), noise)
+    torch.testing.assert_close(objective.target(x0, noise, last), -x0)
+
+
+@pytest.mark.parametrize("kind", ["score", "flow_prediction"])
+def test_an_unknown_prediction_and_an_unknown_scheduler_are_refused(kind: str) -> None:
+    with pytest.raises(UserError, match=kind):
+        objective_of(DDPMScheduler(prediction_type=kind))
     with pytest.raises(UserError, match="cannot train with a object"):
         objective_of(object())
+
+
+def test_continuous_levels_lie_where_the_sampler_goes() -> None:
+    scheduler = EulerDiscreteScheduler(
+        prediction_type="v_prediction",
+        timestep_type="continuous",
+        use_karras_sigmas=True,
+        sigma_min=0.002,
+        sigma_max=700.0,
+    )
+    scheduler.set_timesteps(9)
+    found = objective_of(scheduler).timestep(torch.linspace(1, 0, 9))
+    torch.testing.assert_close(found, scheduler.timesteps, rtol=1e-4, atol=1e-4)
