@@ -1,4 +1,4 @@
-"""Generate pictures with a trained adapter."""
+"""Generate pictures and clips with a trained adapter."""
 
 from __future__ import annotations
 
@@ -15,12 +15,23 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from adapt import state
-from adapt.methods import CONFIG_FILE, load_adapter
+from adapt.generating import (
+    FRAME_RATE,
+    animates,
+    first_frames,
+    frame_rate,
+    generate,
+    pictures,
+    save_png,
+    sizes_of_run,
+)
+from adapt.methods import find_adapter, open_adapter
 from adapt.task import Progress, silent
 from spectra.errors import UserError
-from spectra.models import check_steps, load_pipeline, model_hash, usable_device
+from spectra.models import check_steps
 from spectra.prompts import warn_cut
+
+__all__ = ["file_name", "find_adapter", "read_facts", "sample"]
 
 LONGEST = 40
 """Letters of a prompt that a file name keeps."""
@@ -47,11 +58,12 @@ def sample(
 ) -> list[Path]:
     """Write one PNG for each prompt and seed, `0000-a-red-circle-seed0.png` and so on, into the folder `out`.
 
-    Each picture says in its text metadata how it was made; `read_facts` reads it back.
+    Models of videos give animated PNGs. Sizes are those that the adapter was trained at. Each picture says in its text
+    metadata how it was made; `read_facts` reads it back.
 
     Args:
         run_or_adapter: a run directory, the adapter folder inside it, or an adapter folder on its own (give `model`).
-        prompts: what to draw; every seed for every prompt.
+        prompts: what to draw; every seed for every prompt. Models that animate pictures are given their paths.
         model: the model to draw with; default: that of the run.
         steps, guidance: default: those of the run's own pictures, else 20 and 3.
         overwrite: replace the pictures that an earlier call left in `out`; without it, a folder with pictures is
@@ -66,30 +78,16 @@ def sample(
     adapter, record = find_adapter(Path(run_or_adapter))
     old = _replaceable(Path(out), overwrite)
     settings: dict[str, Any] = record.get("config", {}) if record else {}
-    pipe, steps = _open(adapter, record, model), steps or int(settings.get("sample_steps", 20))
+    pipe, steps = open_adapter(adapter, record, model), steps or int(settings.get("sample_steps", 20))
     check_steps(pipe, steps)
     folder = _writable(Path(out))
     for path in old:
         path.unlink(missing_ok=True)
     return _draw(
-        pipe, prompts, seeds, folder, batch, progress or silent, steps=steps,
+        pipe, prompts, seeds, folder, batch, progress or silent, steps=steps, sizes=sizes_of_run(pipe, settings),
         guidance=float(settings.get("guidance", 3.0) if guidance is None else guidance),
         adapter=str(record["name"]) if record else adapter.resolve().name,
     )  # fmt: skip
-
-
-def find_adapter(path: Path) -> tuple[Path, dict[str, Any] | None]:
-    """The PEFT folder of a run directory or an adapter folder, and the record of its run if there is one."""
-    if (path / CONFIG_FILE).is_file():
-        run = path.resolve().parent
-        inside = path.resolve().name == state.ADAPTER and (run / state.RECORD).is_file()
-        return path, state.read_record(run) if inside else None
-    if not path.is_dir():
-        raise UserError(f"{path} does not exist; give a run directory or an adapter folder")
-    record = state.read_record(path)
-    if not (path / state.ADAPTER / CONFIG_FILE).is_file():
-        raise UserError(f"the run {path} has no adapter; train it again")
-    return path / state.ADAPTER, record
 
 
 def file_name(index: int, prompt: str, seed: int) -> str:
@@ -130,23 +128,6 @@ def _check_request(prompts: list[str], seeds: list[int], steps: int | None, guid
         raise UserError(f"the guidance scale should be a number of at least 0, got {guidance}")
 
 
-def _open(adapter: Path, record: dict[str, Any] | None, model: str | None) -> Any:
-    """The pipeline with the adapter attached; UserError where they do not belong together."""
-    from spectra.families import family_of
-
-    name = model or (record or {}).get("model")
-    if name is None:
-        raise UserError(f"{adapter} does not say which model it belongs to; give the model")
-    pipe: Any = load_pipeline(name)
-    if record is not None and model_hash(pipe) != record["model_hash"]:
-        raise UserError(
-            f"the adapter {adapter} was trained on {record['model']!r} (hash {record['model_hash'][:12]}), and "
-            f"{name!r} is another model (hash {model_hash(pipe)[:12]}); give the model that it was trained on"
-        )
-    load_adapter(family_of(pipe).denoiser(pipe), adapter)
-    return pipe.to(usable_device())
-
-
 def _draw(
     pipe: Any,
     prompts: list[str],
@@ -156,20 +137,23 @@ def _draw(
     progress: Progress,
     *,
     steps: int,
+    sizes: dict[str, int],
     guidance: float,
     adapter: str,
 ) -> list[Path]:
-    from adapt.evaluate import generate, pictures
-
     warn_cut(pipe, prompts, "prompt")
+    begins = dict(zip(prompts, first_frames(prompts), strict=True)) if animates(pipe) else {}
     pairs = [(prompt, seed) for prompt in prompts for seed in seeds]
     written: list[Path] = []
     for start in range(0, len(pairs), batch):
         texts, chosen = (list(part) for part in zip(*pairs[start : start + batch], strict=True))
-        latents = generate(pipe, texts, chosen, steps=steps, guidance=guidance, batch=batch)
+        images = [begins[text] for text in texts] if begins else None
+        latents = generate(
+            pipe, texts, chosen, steps=steps, guidance=guidance, sizes=sizes, images=images, batch=batch
+        )  # fmt: skip
         for (prompt, seed), picture in zip(pairs[start : start + batch], pictures(pipe, latents), strict=True):
             facts = {"prompt": prompt, "seed": seed, "steps": steps, "guidance": guidance, "adapter": adapter}
-            written.append(_write(picture, out / file_name(len(written), prompt, seed), facts))
+            written.append(_write(picture, out / file_name(len(written), prompt, seed), facts, frame_rate(pipe)))
         progress("sample", len(written), len(pairs))
     return written
 
@@ -183,14 +167,14 @@ def _writable(out: Path) -> Path:
         raise UserError(f"cannot write pictures to {out}: {error.strerror}") from None
 
 
-def _write(picture: NDArray[np.uint8], path: Path, facts: dict[str, Any]) -> Path:
+def _write(picture: NDArray[np.uint8], path: Path, facts: dict[str, Any], rate: float = FRAME_RATE) -> Path:
     """A PNG with its facts as text, whole or not at all."""
     text = PngInfo()
     for name, value in facts.items():
         text.add_itxt(name, str(value).encode("utf-8", "replace").decode())
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        Image.fromarray(picture).save(unfinished, format="PNG", pnginfo=text)
+        save_png(picture, unfinished, rate, text)
         unfinished.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None

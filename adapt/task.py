@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adapt.calling import Call, call_of
 from adapt.config import TrainConfig
-from adapt.methods import METHODS, Method
-from adapt.objectives import Objective, objective_of
+from adapt.methods import METHODS, Method, attach_text_encoders
+from adapt.methods.fera_adapter import prior_options
+from adapt.objectives import Objective, objective_of, tokens_of
+from adapt.preservation import check_shapes, class_data_of
 from adapt.prior import Prior
+from adapt.sampling import sampler_of
 from adapt.targets import resolve_targets
-from datasets_cache import find_splits
-from datasets_cache.encoding import CachedData, encode_all
+from datasets_cache import open_dataset, splits_of
+from datasets_cache.encoding import CachedData, Preparation, Reading, encode_items
 from datasets_cache.families import Conditioning
+from datasets_cache.items import listed
+from datasets_cache.report import describe, shared
+from datasets_cache.store import cache_directory
 from spectra.errors import UserError
+from spectra.prompts import plural
 
 Progress = Callable[[str, int, int], None]
 """(phase, done, total) of `encode`, `train`, `validate` or `sample`."""
@@ -37,7 +47,8 @@ class Task:
     config: TrainConfig
     pipe: Any
     denoiser: Any
-    latent_argument: str
+    call: Call
+    """How the denoiser is asked (`adapt.calling`)."""
     model_hash: str
     objective: Objective
     method: Method
@@ -45,6 +56,8 @@ class Task:
     prior: Prior | None
     train: CachedData
     heldout: CachedData
+    class_data: CachedData | None = None
+    """Pictures of the class that a subject belongs to, learned beside it (`adapt.preservation`)."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -57,12 +70,8 @@ class Task:
         return torch.device(next(self.denoiser.parameters()).device)
 
     def answer(self, denoiser: Any, latents: Tensor, timestep: Tensor, conditioning: Conditioning) -> Tensor:
-        """The prediction (batch, c, h, w) float32 of the denoiser, which may be wrapped."""
-        inputs = {self.latent_argument: latents, "timestep": timestep, **conditioning}
-        kind = self.denoiser.dtype
-        moved = {name: value.to(self.device, kind if name != "timestep" else None) for name, value in inputs.items()}
-        prediction: Tensor = denoiser(**moved, return_dict=False)[0]
-        return prediction.float()
+        """The prediction (batch, c, [t], h, w) float32 of the denoiser, which may be wrapped."""
+        return self.call(denoiser, latents, timestep, conditioning)
 
 
 def prepare(config: TrainConfig, device: torch.device, progress: Progress = silent) -> Task:
@@ -75,19 +84,37 @@ def prepare(config: TrainConfig, device: torch.device, progress: Progress = sile
     family, identity = family_of(pipe), model_hash(pipe)
     prior = load_prior(config, identity)
     denoiser: Any = family.denoiser(pipe)
-    objective, targets = (
-        objective_of(pipe.scheduler, config.gamma if config.weighting == "min_snr" else None),
-        resolve_targets(denoiser, config.targets),
-    )
+    call = call_of(pipe)
+    targets = resolve_targets(denoiser, config.targets)
+    check_objective(config, pipe.scheduler, prior)
     pipe.to(device)
     train, heldout = load_data(config, pipe, progress)
+    objective = objective_for(config, pipe, train.shapes[0])
+    class_data = class_data_of(config, pipe, progress)
+    check_shapes(train, class_data)
     method = METHODS[config.method]
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        method.attach(denoiser, config, targets, prior)
+        method.attach(denoiser, config, targets, prior, pipe)
+        if config.text_encoder:
+            attach_text_encoders(pipe, config)
     return Task(
-        config, pipe, denoiser, family.latent_argument, identity, objective, method, targets, prior, train, heldout
+        config, pipe, denoiser, call, identity, objective, method, targets, prior, train, heldout,
+        class_data,
     )  # fmt: skip
+
+
+def check_objective(config: TrainConfig, scheduler: Any, prior: Prior | None) -> None:
+    """UserError where weighting, timesteps, shift or coupling do not fit the model, before anything is encoded."""
+    objective = objective_of(scheduler, config.weighting, config.gamma)
+    sampler_of(config, objective, prior)
+    if config.ot_coupling and objective.kind != "flow_prediction":
+        raise UserError("ot_coupling straightens the paths of flow models, and this model is a denoiser; leave it out")
+
+
+def objective_for(config: TrainConfig, pipe: Any, shape: tuple[int, ...]) -> Objective:
+    """The objective of a run on latents of a shape (c, [t], h, w), on which some models' noise levels depend."""
+    return objective_of(pipe.scheduler, config.weighting, config.gamma, tokens=tokens_of(pipe, shape))
 
 
 def load_prior(config: TrainConfig, model_hash: str) -> Prior | None:
@@ -97,26 +124,104 @@ def load_prior(config: TrainConfig, model_hash: str) -> Prior | None:
     if not config.prior.exists():
         raise UserError(f"the prior {config.prior} does not exist; probe the model first")
     made = config.prior.suffix == ".json"
-    prior = Prior.load(config.prior) if made else Prior.from_cube(config.prior, experts=config.experts)
+    for name in ("overlap", "prior_data"):
+        if made and getattr(config, name) is not None:
+            raise UserError(f"{config.prior} was made without this {name}; give the probed cube instead to change it")
+    prior = Prior.load(config.prior) if made else Prior.from_cube(config.prior, **prior_options(config))
     prior.check_model(model_hash)
     return prior
 
 
 def load_data(config: TrainConfig, pipe: Any, progress: Progress) -> tuple[CachedData, CachedData]:
-    """Encoded training and held-out pictures."""
-    folder, beside = find_splits(config.data)
+    """Encoded training and held-out pictures.
+
+    The held-out ones are those of `heldout`, or those beside the training folder, or one in eight of the training
+    pictures. They have one shape, with or without buckets, so that errors are measured and pictures generated alike.
+    """
+    source, beside = splits_of(config.data)
     held = config.heldout or beside
-    folders = [folder] if held is None else [folder, held]
-    data, *rest = encode_all(folders, pipe, config.cache, progress=lambda done, total: progress("encode", done, total))
-    return (data, rest[0]) if rest else split(data)
+    reading, preparation = reading_of(config), preparation_of(config)
+    train = open_dataset(source, reading, apart=[held] if held else [])
+    whole = replace(preparation, buckets=False)
+    kept = [open_dataset(held, reading, apart=[source])] if held else []
+    preparations = [preparation] + [whole] * len(kept)
+    told = partial(progress, "encode")
+    data, *others = encode_items([train, *kept], pipe, config.cache, preparations=preparations, progress=told)
+    if others:
+        _warn_shared(data, others[0])
+        return data, others[0]
+    train_rows, held_rows = split(data)
+    if not config.buckets:
+        return data.take(train_rows), replace(data.take(held_rows), hits=0, misses=0, first_miss=None, notes=())
+    items = [data.items[row] for row in held_rows]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what there is to say of them has been said
+        again = encode_items([items], pipe, config.cache, preparations=[whole], progress=told)
+    return data.take(train_rows), again[0]
 
 
-def split(data: CachedData) -> tuple[CachedData, CachedData]:
-    """Hold out one picture in eight, chosen by content, so that renaming files changes nothing."""
-    if len(data) < 2:
-        raise UserError(
-            f"one picture ({data.paths[0]}) is too few to hold one out; add pictures or give a 'heldout' folder"
+def encode_ahead(config: TrainConfig, progress: Progress = silent) -> dict[str, dict[str, Any]]:
+    """Encode the data of a run without training; what `datasets_cache.report.describe` says of each part."""
+    from accelerate import Accelerator
+
+    from spectra.models import load_pipeline
+
+    pipe: Any = load_pipeline(config.model)
+    pipe.to(Accelerator().device)
+    train, heldout = load_data(config, pipe, progress)
+    classes = class_data_of(config, pipe, progress)
+    parts = {"training": train, "held out": heldout} | ({} if classes is None else {"class": classes})
+    return {name: describe(data, pipe) for name, data in parts.items()}
+
+
+def _warn_shared(train: CachedData, heldout: CachedData) -> None:
+    """Errors that are measured on what was learned say too little."""
+    if names := shared(train, heldout):
+        warnings.warn(
+            f"{plural(len(names), 'held-out picture')} trained on too: {listed(names)}", UserWarning, stacklevel=2
         )
-    order = sorted(range(len(data)), key=lambda row: (data.keys[row], data.captions[row]))
+
+
+def load_one(config: TrainConfig, source: str, caption: str | None, pipe: Any, progress: Progress) -> CachedData:
+    """Another data set of a run, encoded as the training pictures are; `caption` is for pictures without one."""
+    reading = replace(reading_of(config), default_caption=caption)
+    items = open_dataset(source, reading)
+    return encode_items(
+        [items], pipe, config.cache, preparations=[preparation_of(config)], progress=partial(progress, "encode")
+    )[0]
+
+
+def reading_of(config: TrainConfig) -> Reading:
+    """How the sources of a run are read."""
+    return Reading(
+        split=config.split,
+        image_column=config.image_column,
+        caption_column=config.caption_column,
+        default_caption=config.default_caption,
+        clips=config.frames > 1,
+        tables=(config.cache or cache_directory()) / "tables",
+    )
+
+
+def preparation_of(config: TrainConfig) -> Preparation:
+    """How the pictures of a run become latents."""
+    return Preparation(**{part.name: getattr(config, part.name) for part in fields(Preparation)})
+
+
+def split(data: CachedData) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to hold out: one picture in eight, chosen by content.
+
+    Renaming files changes nothing, and equal pictures stay on one side.
+    """
+    order = sorted(range(len(data)), key=lambda row: (data.digests[row], data.captions[row]))
     count = max(1, len(data) // HELDOUT_SHARE)
-    return data.take(sorted(order[count:])), data.take(sorted(order[:count]))
+    last = data.digests[order[count - 1]]
+    held = [row for place, row in enumerate(order) if place < count or data.digests[row] == last]
+    if len(held) == len(data):
+        different = len(set(data.digests))
+        few = "one picture" if different == 1 else f"{different} different pictures"
+        raise UserError(
+            f"{few} ({data.paths[0]}{', ...' * (different > 1)}) {'is' if different == 1 else 'are'} "
+            "too few to hold one out; add pictures or give a 'heldout' folder"
+        )
+    return sorted(set(order) - set(held)), sorted(held)
