@@ -47,8 +47,8 @@ bench: $(STAMP)  ## ratios against other implementations; prints tables, writes 
 	@$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@for file in benchmarks/*.py; do echo "== $$file"; $(ONE_THREAD) $(PY) $$file || exit 1; done
 
-docs: $(STAMP)  ## run the page on probing and renew its pictures
-	$(ONE_THREAD) $(PY) docs/run.py docs/probe.md --pictures docs/images
+docs: $(STAMP)  ## run the pages of docs/ and renew their pictures
+	@for page in probe train prior; do $(ONE_THREAD) $(PY) docs/run.py docs/$$page.md --pictures docs/images || exit 1; done
 
 clean:  ## remove the environment, caches and what the demo wrote (not other runs)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs/demo

@@ -7,7 +7,9 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +27,11 @@ Progress = Callable[[str, int, int], None]
 
 
 class StoppedError(Exception):
-    """Ctrl-C where it is known what was kept, which the message says."""
+    """A signal ended a command where it is known what was kept, which the message says."""
+
+    def __init__(self, words: str, code: int = 130) -> None:
+        super().__init__(words)
+        self.code = code
 
 
 PHASES = {
@@ -105,7 +111,7 @@ def explain(name: str, error: BaseException) -> tuple[int, str]:
         case UserError():
             return BAD_INPUT, str(error)
         case StoppedError():
-            return INTERRUPTED, f"stopped by the keyboard; {error}"
+            return error.code, str(error)
         case KeyboardInterrupt() | typer.Abort():
             return INTERRUPTED, "stopped by the keyboard"
         case typer.TyperException():
@@ -124,7 +130,7 @@ def kept(words: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise StoppedError(words()) from None
+        raise StoppedError(f"stopped by the keyboard; {words()}") from None
 
 
 def _usage(name: str, error: typer.TyperException) -> str:
@@ -157,6 +163,12 @@ def printable(text: str) -> str:
 def count(number: int, thing: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def wrapped(text: str, indent: str = "") -> str:
+    """Text in lines as wide as the terminal, those after the first one indented."""
+    width = max(40, shutil.get_terminal_size().columns - 1)
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def emit(document: Any) -> None:

@@ -19,12 +19,17 @@ class MethodSettings(Settings):
     alpha: Positive | None = Field(None, description="the update is scaled by alpha / rank; default: the rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     targets: list[str] | None = Field(
-        None, min_length=1, description="endings of layer names; default: by denoiser class"
+        None,
+        min_length=1,
+        description='endings of layer names (`*` is any one part), or ["attention"]; default: by denoiser class',
     )
     start_from: PathLike | None = Field(None, description="run or adapter folder of the same method to go on from")
     text_encoder: bool = Field(False, description="train a LoRA of the text encoders too, with the same rank")
 
     prior: PathLike | None = Field(None, description="probed cube (.zarr) or saved prior (.json) that FeRA starts from")
+    prior_data: PathLike | None = Field(
+        None, description="cube of `spectra probe --data` that a prior from a cube learns from too"
+    )
     fera_mode: Literal["exact", "published"] = Field(
         "exact", description="`published`: the semantics of the paper's code"
     )

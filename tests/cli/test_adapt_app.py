@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
-from cli.adapt_app import parse_settings
+from cli.train_options import parse_settings
 from spectra.errors import UserError
 from tests.conftest import Command
 
@@ -57,7 +59,7 @@ def test_training_fera_with_a_prior_prints_its_record(
     assert record["prior"]["path"] == str(probed)
     assert record["error_before"] > 0
     assert record["error_after"] > 0
-    assert record["set_aside"] is None
+    assert record["set_aside"] == 0
     assert (tmp_path / "fera" / "run.json").is_file()
 
 
@@ -104,19 +106,91 @@ def test_a_finished_training_says_what_it_reached_and_what_comes_next(
         assert f"adapt {name} '{out}' " in done.out
 
 
-def test_an_interrupted_training_says_that_nothing_was_kept(
+def test_an_interrupted_training_says_what_was_kept_and_the_same_command_goes_on(
     command: Command, model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from adapt import loop
+    from adapt.trainer import Trainer
 
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+    words = train_words(model, pictures, tmp_path / "run", "--method", "lora")
+    advance = Trainer.advance
 
-    monkeypatch.setattr(loop, "step_loss", stop)
-    done = command("adapt", *train_words(model, pictures, tmp_path / "run", "--method", "lora"))
+    def pressed(trainer: Trainer) -> None:
+        advance(trainer)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "advance", pressed)
+        done = command("adapt", *words)
     assert (done.code, done.out) == (130, "")
-    assert "nothing of this run was kept" in done.err
-    assert list(tmp_path.iterdir()) == []
+    assert "training was stopped (SIGINT) after step 1 of 2; its state is kept in" in done.err
+    assert not (tmp_path / "run" / "run.json").exists()
+    again = command("adapt", *words)
+    assert again.code == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] == 1
+
+
+def test_without_a_terminal_each_measurement_is_a_line(
+    command: Command, model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    done = command(
+        "adapt", *train_words(model, pictures, tmp_path / "run", "--method", "lora", "--set", "eval_every=1")
+    )
+    lines = [line for line in done.err.splitlines() if line.startswith("step ")]
+    assert [line.split(",")[0] for line in lines] == ["step 0 of 2", "step 1 of 2", "step 2 of 2"]
+    assert re.search(r"held-out error [\d.]+, loss [\d.]+ \([\d. ]+ from clean to noisy\), \d+ s$", lines[-1])
+
+
+def test_a_plan_says_what_a_training_would_do_and_writes_a_figure_alone(
+    command: Command, model: Path, pictures: Path, probed: Path, tmp_path: Path
+) -> None:
+    words = [*train_words(model, pictures, tmp_path / "run", "--prior", probed, "--method", "fera")[1:]]
+    done = command("adapt", "plan", *words, "--figure", tmp_path / "plan.png")
+    assert done.code == 0, done.err
+    for said in ("Model", "Adapter", "Data", "Training", "Memory on the device", "Prior", "adapted", "activations: "):
+        assert said in done.out
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.png"]
+    found = json.loads(command("adapt", "plan", *words, "--json").out)
+    assert found["data"]["pictures"] == 4
+    assert found["memory_mib"]["total"] > found["memory_mib"]["denoiser"] > 0
+    assert found["epochs"] == pytest.approx(2 * 2 / 4)
+
+
+def test_a_plan_refuses_what_training_would_refuse(
+    command: Command, model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    words = train_words(model, pictures, tmp_path / "run", "--method", "lora", "--target", "to_w")[1:]
+    assert "'to_w' matches no" in command("adapt", "plan", *words).refused()
+
+
+def test_a_prior_alone_is_explained(command: Command, probed: Path, tmp_path: Path) -> None:
+    done = command("adapt", "plan", "--prior", probed, "--figure", tmp_path / "prior.png")
+    assert done.code == 0, done.err
+    assert done.out.startswith("- Learned from ")
+    assert (tmp_path / "prior.png").stat().st_size > 10_000
+    assert "does not exist" in command("adapt", "plan", "--prior", tmp_path / "no.json").refused()
+
+
+def test_the_cache_is_filled_described_and_cleared(
+    command: Command, model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    words = ["--model", model, "--data", pictures, "--set", f"cache='{tmp_path}/cache'"]
+    first = command("adapt", "cache", *words)
+    assert first.code == 0, first.err
+    assert "0 found, " in first.out
+    assert ", 0 encoded" in command("adapt", "cache", *words).out
+    only = ["--set", f"cache='{tmp_path}/cache'"]
+    assert "pictures of" in command("adapt", "cache", *only).out
+    assert json.loads(command("adapt", "cache", *only, "--prune", "0", "--json").out)["holds"] == []
+
+
+def test_an_export_says_what_it_costs(command: Command, run: Path, tmp_path: Path) -> None:
+    done = command("adapt", "export", run, "--format", "static-lora", "--out", tmp_path / "e", "--steps", "2")
+    assert done.code == 0, done.err
+    assert "pytorch_lora_weights.safetensors" in done.out
+    assert "0.0% to 0.0% of what the adapter changes" in " ".join(done.out.split())
+    assert (
+        "did you mean 'kohya'" in command("adapt", "export", run, "--format", "koya", "--out", tmp_path / "f").refused()
+    )
 
 
 def test_the_help_of_training_shows_the_defaults_of_its_configuration(
