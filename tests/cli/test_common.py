@@ -94,7 +94,8 @@ def raising(error: BaseException) -> typer.Typer:
         (UserError("the folder x is empty"), 2, "tool: the folder x is empty."),
         (PermissionError(13, "Permission denied", "/x"), 2, "tool: cannot use /x: Permission denied."),
         (KeyboardInterrupt(), 130, "tool: stopped by the keyboard."),
-        (StoppedError("nothing was kept"), 130, "tool: stopped by the keyboard; nothing was kept."),
+        (StoppedError("nothing was kept"), 130, "tool: nothing was kept."),
+        (StoppedError("stopped by SIGTERM", 143), 143, "tool: stopped by SIGTERM."),
     ],
 )
 def test_a_failure_has_its_code_and_one_sentence(
@@ -133,7 +134,7 @@ def test_progress_is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFix
 
 
 def test_the_keyboard_is_answered_with_what_was_kept() -> None:
-    with pytest.raises(StoppedError, match="two runs"), kept(lambda: "two runs"):
+    with pytest.raises(StoppedError, match="stopped by the keyboard; two runs"), kept(lambda: "two runs"):
         raise KeyboardInterrupt
 
 
