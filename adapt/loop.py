@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import Tensor
+from safetensors import SafetensorError
 
-from adapt import record, state
-from adapt.config import TrainConfig, learning_rate
-from adapt.draws import Draws, draw
+from adapt import processes, record, state
+from adapt.checkpoint import newest
+from adapt.checkpoint_keeper import Keeper
+from adapt.checkpoint_settings import check_resolved, check_settings, resolved
+from adapt.config import TrainConfig
+from adapt.diagnosis import diagnose, enough_memory, kept_words
 from adapt.evaluate import evaluate
-from adapt.step import fecl_weight, step_loss
+from adapt.history import History
+from adapt.optimisers import peak_rate, rate
+from adapt.previews import draw_previews
+from adapt.processes import TrainingStoppedError
 from adapt.task import Progress, Task, prepare, silent
-from adapt.validate import Validation, make_grid, validate
+from adapt.trackers import check_trackers, measured, tracked
+from adapt.trainer import Trainer, draws_of, save_adapter
+from adapt.validate import Grid, make_grid
 from spectra.errors import UserError
 
+__all__ = ["History", "RunResult", "TrainingStoppedError", "Watch", "draws_of", "fit", "rate", "train"]
+
 CHECK_EVERY = 10
-"""Steps between two looks at whether the loss is still a number: each look waits for the device."""
+"""Steps between two looks at the losses: each look waits for the device."""
+Watch = Callable[[Mapping[str, float]], None]
+"""Told named numbers now and then: `loss`, `loss/noise_1_of_4` ..., `gradient_norm`, `lr`, `validation/error` ..."""
 
 
 @dataclass(frozen=True)
@@ -41,131 +50,223 @@ class RunResult:
     """Mean validation error with the trained adapter."""
 
 
-@dataclass
-class History:
-    """What was measured while training."""
+def train(config: TrainConfig, progress: Progress | None = None, watch: Watch | None = None) -> RunResult:
+    """Train an adapter and write its run directory; an interrupted run goes on where it was saved.
 
-    losses: Tensor
-    """(steps,)"""
-    validations: dict[int, Validation] = field(default_factory=dict)
-    """Training steps done -> measurement."""
-    seconds: float = 0.0
-    """Time in training steps alone."""
-
-
-def train(config: TrainConfig, progress: Progress | None = None) -> RunResult:
-    """Train an adapter and write its run directory, whole or not at all.
-
-    Equal seeds give every method the same pictures, captions dropped, noise and timesteps in the same order.
+    Equal seeds give every method the same pictures, captions dropped, noise and timesteps in the same order.  On a CPU
+    a run that was interrupted ends with the same bits as one that was not.
 
     Args:
         config: everything that decides the run.
         progress: called with (phase, done, total); phases are `encode`, `train`, `validate`, `sample`.
+        watch: told losses and measurements while the run goes on.
 
     Raises:
         UserError: anything that the person can mend, a loss that is no longer a number included.
+        TrainingStoppedError: SIGINT or SIGTERM came; what was reached is kept.
     """
     progress, begun = progress or silent, time.perf_counter()
-    with _threads(config.threads), _accelerator(config) as accelerator:
-        main = accelerator.is_main_process
-        target: AbstractContextManager[Path | None]
-        target = state.run_directory(config.out, overwrite=config.overwrite) if main else nullcontext()
-        with target as folder:
-            task = prepare(config, accelerator.device, progress)
-            history = fit(task, accelerator, progress)
-            whole = record.describe(task, history.seconds)
-            if folder is not None:
-                record.metrics(task, history.losses, history.validations).to_zarr(
-                    folder / "metrics.zarr", consolidated=False
-                )
-                task.method.save(task.denoiser, folder / state.ADAPTER)
-                evaluate(task, progress).to_zarr(folder / "evaluation.zarr", consolidated=False)
-                whole |= {"seconds_total": time.perf_counter() - begun, "finished": datetime.now(UTC).isoformat()}
-                state.write_record(folder, whole)
+    check_trackers(config)
+    with (
+        processes.threads(config.threads),
+        processes.accelerated(config) as accelerator,
+        _home(config, accelerator) as home,
+    ):
+        keeper = Keeper.open(home, accelerator, config.keep_checkpoints)
+        task = _prepared(config, keeper, progress)
+        with tracked(accelerator, config, home.folder, keeper.step):
+            history = fit(task, accelerator, progress, keeper, watch)
+        whole = record.describe(task, history)
+        with processes.stoppable(keeper.step, config.steps, keeper.kept):
+            _write_results(task, history, keeper, progress)
+        if accelerator.is_main_process:
+            whole |= {"seconds_total": time.perf_counter() - begun, "finished": datetime.now(UTC).isoformat()}
+            state.publish(home, whole)
+        accelerator.wait_for_everyone()
     errors = [float(found.error.mean()) for found in history.validations.values()]
     return RunResult(config.out, whole, errors[0], errors[-1])
 
 
-def fit(task: Task, accelerator: Accelerator, progress: Progress = silent) -> History:
-    """Train the task's adapter in place, measuring it on the way, at step 0 (the base) and at the end included."""
-    config, grid = task.config, make_grid(task)
-    parameters = [p for p in task.denoiser.parameters() if p.requires_grad]
-    peak = config.lr or learning_rate(config.method, sum(p.numel() for p in task.denoiser.parameters()))
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=peak,
-        betas=(0.9, 0.99),
-        weight_decay=config.weight_decay,
-        fused=accelerator.device.type in ("cpu", "cuda"),
-    )
-    denoiser, optimizer = accelerator.prepare(task.denoiser, optimizer)
-    history = History(torch.zeros(config.steps, device=accelerator.device))
-
-    for step in range(config.steps + 1):
-        if step % config.validate_every == 0 or step == config.steps:
-            task.denoiser.eval()
-            progress("validate", step, config.steps)
-            history.validations[step] = validate(task, grid)
-            _check(history.losses[:step], history.validations[step])
-        if step == config.steps:
-            break
-        start = time.perf_counter()
-        task.denoiser.train()
-        for group in optimizer.param_groups:
-            group["lr"] = peak * rate(step, config.steps, config.warmup)
-        loss = step_loss(task, denoiser, draws_of(task, step, accelerator), fecl_weight(config, step))
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        history.losses[step] = loss.detach()
-        if step % CHECK_EVERY == 0:
-            _check(history.losses[: step + 1])
-        history.seconds += time.perf_counter() - start
-        progress("train", step + 1, config.steps)
-    accelerator.unwrap_model(denoiser, keep_fp32_wrapper=False)
-    return history
-
-
-def draws_of(task: Task, step: int, accelerator: Accelerator) -> Draws:
-    """This process's part of what chance decides in a step."""
-    config, parts = task.config, accelerator.num_processes
-    if config.batch % parts:
-        raise UserError(f"the batch of {config.batch} cannot be split evenly over {parts} processes; choose a multiple")
-    whole = draw(config.seed, step, config.batch, len(task.train), task.shape, config.caption_dropout)
-    return whole.part(accelerator.process_index, parts)
-
-
-def rate(step: int, steps: int, warmup: float) -> float:
-    """Share of the peak learning rate: a linear rise over `warmup` of the steps, then a half cosine to zero."""
-    rise = warmup * steps
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))
-
-
-def _check(losses: Tensor, validation: Validation | None = None) -> None:
-    """UserError where a loss or a validation error is not finite."""
-    wrong = (~losses.isfinite()).nonzero()
-    if len(wrong) or not (validation is None or bool(validation.error.isfinite().all())):
-        step = int(wrong[0]) + 1 if len(wrong) else len(losses)
-        raise UserError(f"the loss is not a number any more at step {step} of training; use a lower learning rate (lr)")
-
-
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def _home(config: TrainConfig, accelerator: Accelerator) -> Iterator[state.Home]:
+    """The place of the run, for the first process alone; what has kept no state leaves nothing behind."""
+    if not accelerator.is_main_process:
+        yield state.Home(config.out, config.out)
+        return
+    home = state.claim(config.out, overwrite=config.overwrite, resume=config.resume)
+    with state.held(home.folder):
+        try:
+            yield home
+        except (OSError, SafetensorError) as error:
+            kept = newest(home.states, check=False).path
+            on = f"; {kept} is whole: make room and give the same command again" if kept else ""
+            raise UserError(
+                f"cannot write the run {config.out}: {getattr(error, 'strerror', None) or error}{on}"
+            ) from error
+        finally:
+            state.give_up(home.folder)
 
 
-@contextmanager
-def _accelerator(config: TrainConfig) -> Iterator[Accelerator]:
-    """An Accelerator that leaves no settings behind for the next run of this process."""
+def _prepared(config: TrainConfig, keeper: Keeper, progress: Progress) -> Task:
+    """The task; the first process encodes the data while the others wait.  Settings are compared with those saved."""
+    accelerator, folder = keeper.accelerator, keeper.home.folder
+    saved = state.read_begun(folder) if keeper.kept else None
+    if saved:
+        check_settings(saved, config, config.out)
+    with accelerator.main_process_first():
+        task = prepare(config, accelerator.device, progress)
+    parameters = sum(p.numel() for p in task.denoiser.parameters())
+    now = resolved(task, peak_rate(config, parameters))
+    if saved:
+        check_resolved(saved, now, config.out)
+        now["run"] = saved["run"]
+    if accelerator.is_main_process:
+        state.begin(folder, now)
+    return task
+
+
+def _write_results(task: Task, history: History, keeper: Keeper, progress: Progress) -> None:
+    """Everything of a finished run but its record, by the first process; a sharded model needs them all to draw."""
+    folder, main = keeper.home.folder, keeper.accelerator.is_main_process
+    with processes.gathered(task.denoiser):
+        if main:
+            numbers = record.metrics(task, history)
+            state.place(folder, "metrics.zarr", lambda partial: numbers.to_zarr(partial, consolidated=False))
+            state.place(folder, state.ADAPTER, lambda partial: save_adapter(task, partial))
+    if main or processes.sharded(keeper.accelerator):
+        with enough_memory(task.config, "the pictures of the finished run", lambda: keeper.kept):
+            drawn = evaluate(task, progress)
+    if main:
+        state.place(folder, "evaluation.zarr", lambda partial: drawn.to_zarr(partial, consolidated=False))
+
+
+def fit(
+    task: Task,
+    accelerator: Accelerator,
+    progress: Progress = silent,
+    keeper: Keeper | None = None,
+    watch: Watch | None = None,
+) -> History:
+    """Train the task's adapter in place, measuring it on the way, at step 0 (the base) and at the end included.
+
+    With a keeper, its newest state is where training begins, and states are saved; without one nothing is written.
+    Afterwards the task's denoiser is what was measured last.
+    """
+    trainer = Trainer.of(task, accelerator)
+    if keeper is not None:
+        keeper.restore(trainer)
     try:
-        yield Accelerator(mixed_precision=config.precision)
+        with processes.signals() as came:
+            _Course(trainer, make_grid(task), progress, keeper, watch, came).run()
     finally:
-        AcceleratorState._reset_state()
+        trainer.finish()
+    return trainer.history
+
+
+@dataclass
+class _Course:
+    """The course of a training: stretches of steps, and pauses to measure, save and draw."""
+
+    trainer: Trainer
+    grid: Grid
+    progress: Progress
+    keeper: Keeper | None
+    watch: Watch | None
+    came: Callable[[], int]
+    """Number of the signal that came, or 0."""
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.trainer.task.config
+
+    @property
+    def kept(self) -> Path | None:
+        return self.keeper.kept if self.keeper else None
+
+    def run(self) -> None:
+        config = self.config
+        if self.trainer.step:
+            self.progress("train", self.trainer.step, config.steps)
+        while True:
+            self._pause()
+            if self.trainer.step == config.steps:
+                return
+            with enough_memory(config, "a training step", lambda: self.kept):
+                self._stretch(min(every - self.trainer.step % every + self.trainer.step for every in self._periods()))
+
+    def _periods(self) -> list[int]:
+        config = self.config
+        every = [config.steps, config.validate_every, self._checkpoint_every, config.preview_every]
+        return [one for one in every if one is not None]
+
+    @property
+    def _checkpoint_every(self) -> int:
+        return self.config.checkpoint_every or self.config.validate_every
+
+    def _pause(self) -> None:
+        """Measure, save and draw if it is time; stop if a signal came."""
+        trainer, config = self.trainer, self.config
+        step, last = trainer.step, trainer.step == config.steps
+        if (step % config.validate_every == 0 or last) and step not in trainer.history.validations:
+            self.progress("validate", step, config.steps)
+            with enough_memory(config, "the measurement on held-out pictures", lambda: self.kept):
+                trainer.measure(self.grid)
+            self._tell(measured(trainer.history.validations[step]))
+            self._check()
+        if self.keeper and (step % self._checkpoint_every == 0 or last):
+            self.keeper.save(trainer)
+        if config.preview_every and step % config.preview_every == 0:
+            self._preview()
+        self._stop_if_asked()
+
+    def _stretch(self, stop: int) -> None:
+        """Steps up to `stop`, timed on a device that has finished what came before."""
+        trainer, device = self.trainer, self.trainer.accelerator.device
+        processes.synchronise(device)
+        begin, start = time.perf_counter(), trainer.step
+        while trainer.step < stop:
+            trainer.advance()
+            self.progress("train", trainer.step, self.config.steps)
+            look = trainer.step % CHECK_EVERY == 0 or trainer.step == stop
+            if look:
+                self._tell(trainer.history.recent(start, trainer.step))
+                self._check()
+                start = trainer.step
+            if trainer.step < stop and (look or trainer.accelerator.num_processes == 1):
+                self._stop_if_asked(begin)
+        processes.synchronise(device)
+        trainer.history.seconds += time.perf_counter() - begin
+
+    def _check(self) -> None:
+        """UserError where the losses say that nothing good will come."""
+        problem = diagnose(self.config, self.trainer.history, self.trainer.step)
+        if problem:
+            raise UserError(f"{problem}; {kept_words(self.kept)}")
+
+    def _stop_if_asked(self, begin: float | None = None) -> None:
+        """Save and raise TrainingStoppedError if a signal came; `begin` is when the present stretch began."""
+        trainer = self.trainer
+        number = processes.agreed(trainer.accelerator, self.came())
+        if not number:
+            return
+        if begin is not None:
+            trainer.history.seconds += time.perf_counter() - begin
+        self._check()  # a state that is no good is not kept
+        if self.keeper:
+            self.keeper.save(trainer)
+        raise TrainingStoppedError(number, trainer.step, self.config.steps, self.kept)
+
+    def _tell(self, values: Mapping[str, float]) -> None:
+        if self.watch:
+            self.watch(values)
+        if self.trainer.accelerator.trackers:
+            self.trainer.accelerator.log(dict(values), step=self.trainer.step)
+
+    def _preview(self) -> None:
+        """Pictures of the adapter as it is, by the first process; a sharded model needs them all."""
+        trainer, main = self.trainer, self.trainer.accelerator.is_main_process
+        if self.keeper and (main or processes.sharded(trainer.accelerator)):
+            folder = self.keeper.home.folder / state.PREVIEWS if main else None
+            with enough_memory(self.config, "the preview pictures", lambda: self.kept), trainer.averaged():
+                draw_previews(trainer.task, trainer.step, folder)
+        trainer.accelerator.wait_for_everyone()

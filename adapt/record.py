@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 
-from adapt.config import learning_rate
+from adapt.history import PARTS, History
+from adapt.optimisers import peak_rate
 from adapt.task import Task
-from adapt.validate import Validation
+from adapt.validate import make_grid
 from spectra.recording.provenance import versions
 
 ROUTER = "fera."
 """Names of the router's weights begin so; they are trained, and are no part of the low-rank update."""
 
 
-def describe(task: Task, seconds_train: float) -> dict[str, Any]:
+def describe(task: Task, history: History) -> dict[str, Any]:
     """The record of a run, but for the time at which it is finished."""
     config = task.config
     trainable = {name: p.numel() for name, p in task.denoiser.named_parameters() if p.requires_grad}
@@ -35,13 +36,15 @@ def describe(task: Task, seconds_train: float) -> dict[str, Any]:
         "data": str(config.data),
         "seed": config.seed,
         "steps": config.steps,
-        "config": config.record() | {"lr": config.lr or learning_rate(config.method, total), "targets": task.targets},
+        "config": config.record() | {"lr": peak_rate(config, total), "targets": task.targets},
         "objective": task.objective.name,
         "training_pictures": len(task.train),
+        "set_aside": set_aside(task),
         "cache": {"hits": task.train.hits + task.heldout.hits, "misses": task.train.misses + task.heldout.misses},
         "trainable_parameters": sum(trainable.values()),
         "adapter_parameters": sum(count for name, count in trainable.items() if not name.startswith(ROUTER)),
-        "seconds_train": seconds_train,
+        "seconds_train": history.seconds,
+        "resumed": history.resumed,
         "peak_memory_mib": peak_memory(task.device),
         "device": str(task.device),
         "versions": versions(),
@@ -49,28 +52,41 @@ def describe(task: Task, seconds_train: float) -> dict[str, Any]:
     }
 
 
-def metrics(task: Task, losses: Tensor, validations: Mapping[int, Validation]) -> xr.Dataset:
-    """Training loss by step, and the measurements on the validation grid."""
-    from adapt.validate import make_grid
+def set_aside(task: Task) -> int:
+    """How many pictures were held out of the training data because there was no held-out folder; 0 with one."""
+    folders = [{Path(path).parent for path in data.paths} for data in (task.train, task.heldout)]
+    return len(task.heldout) if task.config.heldout is None and folders[0] & folders[1] else 0
 
+
+def metrics(task: Task, history: History) -> xr.Dataset:
+    """Numbers of every training step, and the measurements on the validation grid."""
     level = task.objective.noise_level(make_grid(task).timesteps).double()
-    found = list(validations.values())
+    found = list(history.validations.values())
     data: dict[str, Any] = {
-        "train_loss": ("step", losses.float().cpu().numpy()),
-        "validation_error": (
-            ("eval_step", "level", "sample", "draw"), torch.stack([one.error for one in found]).float().numpy()
-        ),
-    }  # fmt: skip
-    gates = [one.gates for one in found if one.gates is not None]
-    if gates:
-        data["gates"] = (("eval_step", "level", "sample", "expert"), torch.stack(gates).numpy())
+        "train_loss": ("step", _numbers(history.losses)),
+        "noise_loss": (("step", "noise_part"), _numbers(history.noise_losses)),
+        "gradient_norm": ("step", _numbers(history.gradient_norms)),
+        "learning_rate": ("step", _numbers(history.learning_rates)),
+    }
+    cell = ("eval_step", "level", "sample")
+    for name, field, last in (("validation_error", "error", ("draw",)), ("gates", "gates", ("expert",)),
+                              ("band_error", "band_error", ("draw", "band"))):  # fmt: skip
+        rows = [getattr(one, field) for one in found]
+        if all(row is not None for row in rows):
+            data[name] = ((*cell, *last), _numbers(torch.stack(rows)))
     coords = {
-        "step": np.arange(1, len(losses) + 1),
-        "eval_step": np.array(list(validations)),
+        "step": np.arange(1, len(history.losses) + 1),
+        "eval_step": np.array(list(history.validations)),
         "noise_level": ("level", task.objective.noise_weight(level).numpy()),
         "log_snr": ("level", task.objective.log_snr(level).numpy()),
+        "noise_part": (np.arange(PARTS) + 0.5) / PARTS,
     }
     return xr.Dataset(data, coords=coords, attrs={"objective": task.objective.name})
+
+
+def _numbers(values: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = values.float().cpu().numpy()
+    return found
 
 
 def peak_memory(device: torch.device) -> float:

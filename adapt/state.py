@@ -1,100 +1,232 @@
-"""Run directories: written under a hidden name, renamed when whole, so that what has the name of a run is one."""
+"""Run directories: what lies at `out` while a run trains, and how that becomes a finished run.
+
+While it trains, `out` holds `config.json` (the resolved settings) and `state/` (checkpoints, see `adapt.checkpoint`).
+A finished run has `run.json`, written last, after everything that it speaks of; `config.json` and `state/` are then
+removed.  A run that replaces a finished one trains under a hidden name beside it and takes its place at the end.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from spectra.errors import UserError
 
 FORMAT = 1
-RECORD = "run.json"
-ADAPTER = "adapter"
+RECORD, CONFIG = "run.json", "config.json"
+STATE, ADAPTER, PREVIEWS, LOGS = "state", "adapter", "previews", "logs"
+PARTIAL = ".partial"
+"""Ending of hidden files and folders that are being written."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a run is written: `folder` is `out` itself, or a hidden place beside the finished run that it replaces."""
+
+    out: Path
+    folder: Path
+
+    @property
+    def states(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder / STATE
+
+
+def claim(out: Path, *, overwrite: bool = False, resume: bool = True) -> Home:
+    """The place for a run, made and writable; what an unfinished run of that name has kept stays in it.
+
+    Raises:
+        UserError: there is a finished run (without `overwrite`), an unfinished one (without `resume` and `overwrite`),
+            or something that is no run; or the place cannot be written.
+    """
+    if not out.name:
+        raise UserError(f"{str(out)!r} is no name for a run directory; give a path such as runs/style-fera")
+    try:
+        spare = _settle(out)
+        replaces = is_finished(out)
+        if replaces and not overwrite:
+            raise UserError(f"{out} exists; choose another name, remove it, or give --overwrite")
+        folder = spare if replaces else out
+        _check_free(folder, overwrite, resume)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STATE).mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another place for the run") from None
+    return Home(out, folder)
+
+
+def _check_free(folder: Path, overwrite: bool, resume: bool) -> None:
+    """UserError unless the folder is absent, empty, or an unfinished run; that one is removed if it may be."""
+    if not (folder.exists() or folder.is_symlink()) or is_bare(folder):
+        return
+    if read_begun(folder) is None:
+        words = " and is not a finished run, so it will not be overwritten" if overwrite else ""
+        raise UserError(f"{folder} exists{words}; choose another name")
+    if not resume:
+        if not overwrite:
+            raise UserError(
+                f"{folder} holds an unfinished run; let it go on (resume = true), choose another name, "
+                "or give --overwrite to begin it anew"
+            )
+        with held(folder):
+            shutil.rmtree(folder)
+
+
+def is_bare(folder: Path) -> bool:
+    """True for a folder in which no run has begun: nothing inside, or an empty `state` and a file half written."""
+    inside = list(folder.iterdir()) if folder.is_dir() else [folder]
+    return all(
+        path.name == f".{CONFIG}{PARTIAL}" or (path.name == STATE and path.is_dir() and not any(path.iterdir()))
+        for path in inside
+    )
+
+
+def _settle(out: Path) -> Path:
+    """Finish a replacement that was interrupted; returns the hidden place of the next one."""
+    spare, old = out.with_name(f".{out.name}.replacing"), out.with_name(f".{out.name}.replaced")
+    if is_finished(spare):
+        _swap(spare, out, old)
+    if out.exists():
+        shutil.rmtree(old, ignore_errors=True)
+    return spare
+
+
+def _swap(spare: Path, out: Path, old: Path) -> None:
+    """Put `spare` in the place of `out`; an old run steps aside first and comes back if the rename fails."""
+    if not out.exists():
+        spare.rename(out)
+        return
+    shutil.rmtree(old, ignore_errors=True)
+    out.rename(old)
+    try:
+        spare.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
-def run_directory(out: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a hidden folder beside `out`; rename it to `out` on success, remove it on any exception.
+def held(folder: Path) -> Iterator[None]:
+    """Inside, no other process may train in the folder; UserError if one does.
 
-    Raises:
-        UserError: `out` exists (with `overwrite`: and is not a finished run), or cannot be written.
+    The lock is the operating system's and ends with the process.  Where there is none (Windows, some network file
+    systems) nothing is locked.
     """
-    check_free(out, overwrite)
-    scratch = _scratch(out)
     try:
-        yield scratch
-        _sync(scratch)
-        _publish(scratch, out, overwrite)
-    except OSError as error:
-        raise UserError(f"cannot write the run {out}: {error.strerror or error}") from error
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is training {folder}; wait for it, or choose another name") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(handle)
 
 
-def check_free(out: Path, overwrite: bool) -> None:
-    """UserError unless a run may be written at `out`."""
-    if not out.name:
-        raise UserError(f"{str(out)!r} is no name for a run directory; give a path such as runs/style-fera")
-    if not (out.exists() or out.is_symlink()):
-        return
-    if not overwrite:
-        raise UserError(f"{out} exists; choose another name, remove it, or give --overwrite")
-    if not (out / RECORD).is_file():
-        raise UserError(f"{out} exists and is not a finished run, so it will not be overwritten; choose another name")
+def begin(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write `config.json`: from now on the folder is an unfinished run."""
+    write_json(folder / CONFIG, {"format": FORMAT, "status": "training", **settings})
 
 
-def _scratch(out: Path) -> Path:
+def read_begun(folder: Path) -> dict[str, Any] | None:
+    """What `config.json` of an unfinished run says; None where there is no such run."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{out.name}.unfinished-", dir=out.parent))
-    except OSError as error:
-        raise UserError(f"cannot write to {out.parent}: {error.strerror}; choose another place for the run") from None
+        found = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
 
-def _publish(scratch: Path, out: Path, overwrite: bool) -> None:
-    """Rename; an old run steps aside first and comes back if the rename fails."""
-    check_free(out, overwrite)
-    scratch.chmod(0o777 & ~_umask())
-    if not out.exists():
-        scratch.rename(out)
+def give_up(folder: Path) -> None:
+    """Remove an unfinished run that has kept no state: all that it wrote, and nothing else."""
+    kept = (path for path in (folder / STATE).glob("*") if not path.name.startswith("."))
+    if is_finished(folder) or any(kept):
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.replaced-", dir=out.parent))
-    out.rename(old / out.name)
+    for name in (STATE, PREVIEWS, LOGS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    with suppress(OSError):  # something of somebody else's is in it
+        folder.rmdir()
+
+
+def place(folder: Path, name: str, write: Callable[[Path], object]) -> Path:
+    """Let `write` make a file or folder under a hidden name, then give it its name; an older one is replaced."""
+    partial, final = folder / f".{name}{PARTIAL}", folder / name
+    remove(partial)
     try:
-        scratch.rename(out)
-    except OSError:
-        (old / out.name).rename(out)
+        write(partial)
+        sync(partial)
+        if partial.is_dir():
+            remove(final)  # a folder cannot be renamed onto another one
+        partial.replace(final)
+    except BaseException:
+        remove(partial)
         raise
+    _sync_one(folder)
+    return final
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def publish(home: Home, record: Mapping[str, Any]) -> None:
+    """Make a finished run of the home: `run.json` first, then what is not needed any more goes, then the swap."""
+    write_record(home.folder, record)
+    shutil.rmtree(home.states, ignore_errors=True)
+    (home.folder / CONFIG).unlink(missing_ok=True)
+    if home.folder != home.out:
+        _swap(home.folder, home.out, home.out.with_name(f".{home.out.name}.replaced"))
+
+
+def sync(path: Path) -> None:
+    """Push a file, or a folder with everything in it, to the disk."""
+    for inner in [*path.rglob("*"), path] if path.is_dir() else [path]:
+        _sync_one(inner)
+
+
+def _sync_one(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # folders cannot be opened there
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        os.close(handle)
 
 
-def _umask() -> int:
-    """The process's file mask, which can only be read by setting it."""
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _sync(folder: Path) -> None:
-    """Push every file to the disk before the rename makes the run visible."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    place(path.parent, path.name, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """Write `run.json`, the last file of a run."""
-    whole = {"format": FORMAT, "status": "complete", **record}
-    text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+    write_json(folder / RECORD, {"format": FORMAT, "status": "complete", **record})
+
+
+def is_finished(run: Path) -> bool:
+    """True for the directory of a finished run, of any format."""
+    return (run / RECORD).is_file()
 
 
 def read_record(run: Path) -> dict[str, Any]:
@@ -103,7 +235,8 @@ def read_record(run: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{run} is not a finished run: it has no {RECORD}") from None
+        kept = "; its training is unfinished: give the same `adapt train` again" if read_begun(run) else ""
+        raise UserError(f"{run} is not a finished run: it has no {RECORD}{kept}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); train this run again") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT or record.get("status") != "complete":

@@ -1,4 +1,4 @@
-"""The one loop: equal chance for every method, a frozen base, honest measurements, runs that are whole or absent."""
+"""The one loop: equal chance for every method, a frozen base, honest measurements, finished runs that are whole."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from accelerate import Accelerator
 
-import adapt.loop as loop
 from adapt.draws import draw
-from adapt.loop import fit, rate, train
+from adapt.history import History
+from adapt.loop import fit, train
+from adapt.methods import load_adapter
 from adapt.prior import Prior
+from adapt.processes import accelerated
 from adapt.state import read_record
 from adapt.step import conditioning_of, fecl_weight, step_loss
 from adapt.task import Task, prepare
@@ -32,6 +33,11 @@ FAMILIES = ("sd", "sd3")
 
 def prepared(out: Path, family: str = "sd", **changes: Any) -> Task:
     return prepare(config(out, family, **changes), torch.device("cpu"))
+
+
+def fitted(task: Task) -> History:
+    with accelerated(task.config) as accelerator:
+        return fit(task, accelerator)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -82,7 +88,12 @@ def test_metrics_are_labelled_and_finite(method: str) -> None:
     assert (np.diff(metrics.noise_level) > 0).all()
     b2 = metrics.noise_level.values**2  # the state is a x0 + b noise with a^2 + b^2 = 1
     np.testing.assert_allclose(metrics.log_snr, np.log((1 - b2) / b2), rtol=1e-6)
-    assert all(np.isfinite(metrics[name]).all() for name in metrics.data_vars)
+    assert all(np.isfinite(metrics[name]).all() for name in metrics.data_vars if name != "noise_loss")
+    assert metrics.noise_loss.dims == ("step", "noise_part")
+    assert np.isfinite(metrics.noise_loss).sum("noise_part").min() > 0  # empty parts are NaN
+    assert metrics.band_error.dims == ("eval_step", "level", "sample", "draw", "band")
+    assert (metrics.gradient_norm > 0).all()
+    assert metrics.learning_rate.values.argmax() in (0, 1)
     assert ("gates" in metrics) == (method == "fera")
     if method == "fera":
         assert metrics.gates.dims == ("eval_step", "level", "sample", "expert")
@@ -105,7 +116,7 @@ def seen_by(task: Task) -> list[dict[str, torch.Tensor]]:
             calls.append({name: value.clone() for name, value in kwargs.items() if isinstance(value, torch.Tensor)})
 
     task.denoiser.register_forward_pre_hook(keep, with_kwargs=True)
-    fit(task, Accelerator())
+    fitted(task)
     return calls
 
 
@@ -135,7 +146,7 @@ def test_equal_seeds_give_equal_weights_and_others_do_not(tmp_path: Path) -> Non
 def test_only_the_adapter_learns(tmp_path: Path, method: str) -> None:
     task = prepared(tmp_path / "run", method=method)
     before = {name: value.clone() for name, value in task.denoiser.named_parameters()}
-    fit(task, Accelerator())
+    fitted(task)
     moved = {name for name, value in task.denoiser.named_parameters() if not torch.equal(value, before[name])}
     trained = {name for name, value in task.denoiser.named_parameters() if value.requires_grad}
     assert moved == trained
@@ -164,7 +175,7 @@ def test_the_validation_error_is_that_of_the_prediction(tmp_path: Path) -> None:
     grid = make_grid(task)
     found = validate(task, grid).error
     level, sample, which = 1, 1, 0
-    x0, noise = task.heldout.latents([sample])[0], grid.noise[sample, which]
+    x0, noise = task.heldout.latents([sample])[0], grid.noise[sample][which]
     t = grid.timesteps[level]
     scheduler = task.pipe.scheduler
     noisy = scheduler.add_noise(x0[None], noise[None], t[None])
@@ -187,8 +198,8 @@ def test_the_consistency_loss_adds_to_the_error_and_compares_with_the_base(tmp_p
         with task.method.base(task.denoiser):
             torch.testing.assert_close(task.answer(task.denoiser, draws.noise, t, hidden), untrained)
         assert not torch.allclose(task.answer(task.denoiser, draws.noise, t, hidden), untrained)
-    loss = step_loss(task, task.denoiser, draws, 0.5)
-    assert loss > step_loss(task, task.denoiser, draws)
+    loss = step_loss(task, task.denoiser, draws, 0.5).loss
+    assert loss > step_loss(task, task.denoiser, draws).loss
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in task.denoiser.parameters() if p.requires_grad)
 
@@ -227,19 +238,124 @@ def test_the_weight_of_the_consistency_loss_rises_and_skips_steps(tmp_path: Path
     assert kept[-1] == 0.2
 
 
-def test_the_learning_rate_rises_then_falls_to_zero() -> None:
-    rates = [rate(step, 100, 0.1) for step in range(100)]
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10] == 1.0
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert 0 < rates[-1] < 1e-3
-    assert 0 < rate(0, 1, 1.0) <= 1
+@pytest.mark.parametrize("method", METHODS)
+def test_mixed_precision_trains_too(tmp_path: Path, method: str) -> None:
+    result = train(config(tmp_path / method, method=method, precision="bf16"))
+    assert result.error_after < result.error_before
+    assert result.error_after != finished(method).error_after
 
 
-def test_mixed_precision_trains_too(tmp_path: Path) -> None:
-    for method in METHODS:
-        result = train(config(tmp_path / method, method=method, precision="bf16"))
-        assert result.error_after < result.error_before
+def test_an_accelerator_of_the_caller_is_left_as_it_was(tmp_path: Path) -> None:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    own = Accelerator()
+    try:
+        with accelerated(config(tmp_path / "run", precision="bf16")) as inner:
+            assert inner.mixed_precision == "bf16"
+        assert own.mixed_precision == "no"
+        assert own.sync_gradients
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_precision_that_the_device_lacks_is_a_sentence(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this device has fp16")
+    with pytest.raises(UserError, match=r"precision 'fp16' .*; choose bf16 or no"):
+        train(config(tmp_path / "run", precision="fp16"))
+
+
+def test_accumulated_parts_give_the_update_of_the_whole_batch(tmp_path: Path) -> None:
+    same: dict[str, Any] = {"method": "fera", "batch": 4, "steps": 2, "optimizer": "sgd", "lr": 1.0}
+    whole, parts = (prepared(tmp_path / "run", **same, accumulate=n) for n in (1, 4))  # AdamW magnifies float error
+    histories = [fitted(task) for task in (whole, parts)]
+    torch.testing.assert_close(histories[0].losses, histories[1].losses, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(histories[0].noise_losses, histories[1].noise_losses, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(histories[0].gradient_norms, histories[1].gradient_norms, rtol=1e-4, atol=1e-7)
+    for one, other in zip(whole.denoiser.parameters(), parts.denoiser.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_that_cannot_be_split_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"batch of 3 cannot be split evenly over 1 processes and 2 accumulated parts"):
+        train(config(tmp_path / "run", accumulate=2))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_recomputed_activations_train_the_same_adapter(tmp_path: Path, method: str) -> None:
+    plain, saving = (prepared(tmp_path / "run", method=method, steps=2, checkpointing=c) for c in (False, True))
+    histories = [fitted(task) for task in (plain, saving)]
+    assert saving.denoiser.is_gradient_checkpointing
+    torch.testing.assert_close(histories[0].losses, histories[1].losses, rtol=1e-6, atol=0)
+    for one, other in zip(plain.denoiser.parameters(), saving.denoiser.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_compiled_blocks_train_the_same_adapter(tmp_path: Path, method: str) -> None:
+    plain, compiled = (prepared(tmp_path / "run", "sd3", method=method, steps=2, compile=c) for c in (False, True))
+    histories = [fitted(task) for task in (plain, compiled)]
+    torch.testing.assert_close(histories[0].losses, histories[1].losses, rtol=1e-4, atol=1e-6)
+
+
+def test_the_moving_average_is_measured_and_saved(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    plain = finished("lora")
+    averaged = train(config(tmp_path / "run", ema=0.5))
+    weights = [load_file(run.path / "adapter" / "adapter_model.safetensors") for run in (plain, averaged)]
+    assert averaged.error_before == plain.error_before
+    assert averaged.error_after != plain.error_after
+    sizes = [sum(float(value.norm()) for name, value in one.items() if "lora_B" in name) for one in weights]
+    assert 0 < sizes[1] < sizes[0]  # B starts at zero, so its average lags behind
+
+
+def test_previews_change_nothing_but_the_pictures(tmp_path: Path) -> None:
+    plain = finished("fera")
+    shown = train(config(tmp_path / "run", method="fera", preview_every=3, preview_prompts=["a ramp"]))
+    numbers = [xr.open_zarr(run.path / "metrics.zarr", consolidated=False).load() for run in (plain, shown)]
+    xr.testing.assert_identical(*numbers)
+    files = ("adapter", "adapter_model.safetensors")
+    assert shown.path.joinpath(*files).read_bytes() == plain.path.joinpath(*files).read_bytes()
+    previews = shown.path / "previews"
+    assert sorted(path.name for path in previews.iterdir()) == ["step-000000", "step-000003"]
+    first, later = (previews / name / "0.png" for name in ("step-000000", "step-000003"))
+    assert first.read_bytes() != later.read_bytes()
+    assert json.loads((first.parent / "prompts.json").read_text())["prompts"] == ["a ramp"]
+
+
+def test_who_watches_is_told_losses_by_noise_and_measurements(tmp_path: Path) -> None:
+    told: list[dict[str, float]] = []
+    train(config(tmp_path / "run", method="fera"), watch=lambda values: told.append(dict(values)))
+    steps, measured = [one for one in told if "loss" in one], [one for one in told if "validation/error" in one]
+    assert len(steps) == 2  # as often as it is validated here
+    assert len(measured) == 3
+    assert any(name.startswith("loss/noise_") for name in steps[0])
+    assert {"gradient_norm", "lr"} <= steps[0].keys()
+    assert {"validation/gate_0", "validation/gate_2"} <= measured[0].keys()
+    assert all(np.isfinite(value) for one in told for value in one.values())
+
+
+def test_a_tracker_is_told_what_who_watches_is_told(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    told: list[float] = []
+    tracked: dict[str, Any] = {"method": "fera", "trackers": ["tensorboard"], "project": "ramps"}
+    result = train(config(tmp_path / "run", **tracked), watch=lambda values: told.append(values.get("loss", np.nan)))
+    found = events.EventAccumulator(str(result.path / "logs" / "ramps")).Reload()
+    assert [event.value for event in found.Scalars("loss")] == pytest.approx([one for one in told if one == one])
+    assert [event.step for event in found.Scalars("validation/gate_1")] == [0, 2, 4]
+    assert {"lr", "gradient_norm", "validation/error"} <= set(found.Tags()["scalars"])
+
+
+@pytest.mark.parametrize("optimizer", ["prodigy", "adafactor", "sgd"])
+def test_other_optimizers_train(tmp_path: Path, optimizer: str) -> None:
+    if optimizer == "prodigy":
+        pytest.importorskip("prodigyopt")
+    history = fitted(prepared(tmp_path / "run", optimizer=optimizer, lr=None if optimizer == "prodigy" else 0.05))
+    errors = [float(one.error.mean()) for one in history.validations.values()]
+    assert errors[-1] < errors[0]
 
 
 def test_min_snr_and_logit_normal_change_the_loss_only(tmp_path: Path) -> None:
@@ -271,24 +387,24 @@ def test_progress_tells_every_phase_to_its_end(tmp_path: Path) -> None:
     assert all(done == total for done, total in last.values())
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_and_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a number any more at step \d+ of training; use a lower learning rate"):
-        train(config(tmp_path / "run", lr=1e30, steps=15, clip=1e30))
+def test_a_loss_that_is_not_a_number_ends_the_run_with_a_diagnosis(tmp_path: Path) -> None:
+    words = r"not a number any more at step \d+ of training .*; use a lower learning rate .*; nothing was kept"
+    with pytest.raises(UserError, match=words):
+        train(config(tmp_path / "run", lr=1e30, steps=15, clip=1e30, warmup=0.0, eval_every=20))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "evaluate", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        train(config(tmp_path / "run"))
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_that_diverges_keeps_its_last_good_state(tmp_path: Path) -> None:
+    words = r"diverges: at step \d+ .* use a lower learning rate .*; the last good state is .*state/step-0000\d\d"
+    with pytest.raises(UserError, match=words):
+        train(config(tmp_path / "run", lr=0.5, steps=60, checkpoint_every=1, lr_schedule="constant", eval_every=4))
+    kept = list((tmp_path / "run" / "state").iterdir())
+    assert len(kept) == 1
+    assert load_adapter(load_pipeline(model("sd")).unet, kept[0] / "adapter") == "lora"
 
 
 def test_an_existing_run_is_refused_before_any_work(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
+    write_pictures(tmp_path / "run", 1)
     with pytest.raises(UserError, match="exists; choose another name"):
         train(config(tmp_path / "run", model="no-such-model"))
 
@@ -322,8 +438,6 @@ def test_a_saved_lora_is_a_folder_that_peft_reads(tmp_path: Path) -> None:
 
     path = finished("lora").path / "adapter"
     ours, theirs = (load_pipeline(model("sd")).unet for _ in range(2))
-    from adapt.methods import load_adapter
-
     assert load_adapter(ours, path) == "lora"
     wrapped = PeftModel.from_pretrained(theirs, str(path))
     call = {"sample": torch.randn(1, 4, 16, 16), "timestep": 500, "encoder_hidden_states": torch.randn(1, 16, 32)}
