@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from adapt import processes, record, state
+from adapt.card import write_card
 from adapt.checkpoint import newest
 from adapt.checkpoint_keeper import Keeper
 from adapt.checkpoint_settings import check_resolved, check_settings, resolved
@@ -81,10 +82,11 @@ def train(config: TrainConfig, progress: Progress | None = None, watch: Watch | 
             _write_results(task, history, keeper, progress)
         if accelerator.is_main_process:
             whole |= {"seconds_total": time.perf_counter() - begun, "finished": datetime.now(UTC).isoformat()}
+            write_card(home.folder / state.ADAPTER, whole)
             state.publish(home, whole)
         accelerator.wait_for_everyone()
-    errors = [float(found.error.mean()) for found in history.validations.values()]
-    return RunResult(config.out, whole, errors[0], errors[-1])
+    errors = whole["validation"]
+    return RunResult(config.out, whole, errors["before"], errors["after"])
 
 
 @contextmanager

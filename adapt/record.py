@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adapt.fera.coverage import coverage
 from adapt.history import PARTS, History
 from adapt.optimisers import peak_rate
 from adapt.task import Task
@@ -38,6 +39,8 @@ def describe(task: Task, history: History) -> dict[str, Any]:
         "steps": config.steps,
         "config": config.record() | {"lr": peak_rate(config, total), "targets": task.targets},
         "objective": task.objective.name,
+        "coverage": None if config.method == "full" else str(coverage(task.denoiser)),
+        "validation": validated(history),
         "training_pictures": len(task.train),
         "set_aside": set_aside(task),
         "cache": {"hits": task.train.hits + task.heldout.hits, "misses": task.train.misses + task.heldout.misses},
@@ -50,6 +53,15 @@ def describe(task: Task, history: History) -> dict[str, Any]:
         "versions": versions(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def validated(history: History) -> dict[str, Any] | None:
+    """Mean errors on the validation grid before and after training, and how many cells each is a mean of."""
+    if not history.validations:
+        return None
+    every = list(history.validations.values())
+    first, last = every[0], every[-1]
+    return {"before": float(first.error.mean()), "after": float(last.error.mean()), "cells": last.error.numel()}
 
 
 def set_aside(task: Task) -> int:

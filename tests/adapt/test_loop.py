@@ -52,7 +52,7 @@ def test_a_run_lowers_the_loss_and_writes_everything(method: str, family: str) -
         "run.json",
     ]
     assert sorted(path.name for path in (result.path / "adapter").iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors",
+        "README.md", "adapter_config.json", "adapter_model.safetensors",
     ]  # fmt: skip
     assert not list(result.path.parent.glob(".*"))
 
