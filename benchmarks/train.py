@@ -7,7 +7,7 @@ AdamW) in turn, in one process.  Prints and writes (benchmarks/results/train.jso
     B  FeRA with consistency loss / without (each step; every 4th step; on a quarter of the batch)
     C  FeRA / the published layer, on q, k and v alone: time, and adapter activations kept for backward
     D  band energies and router alone, as a share of the step
-    E  activations kept for backward above those of the floor
+    E  activations kept for backward, of which "frozen" are those that gradients through the frozen network need
     F  FeRA, LoRA and the published layer / training the normalisation layers alone (the floor)
     G  seconds to encode a picture (cold and from the cache), to save and to load an adapter
 
@@ -55,7 +55,9 @@ class Arm:
         self.target = torch.zeros_like(self.latent)
         self.consistency: Callable[[int], float] = lambda step: 0.0  # share of the batch that gets the loss at a step
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
+        self.optimizer = torch.optim.AdamW(self.parameters or [torch.zeros(1)], lr=1e-4, fused=True)
+        if not self.parameters:  # gradients flow through all of the network, and none of it learns
+            self.latent.requires_grad_()
         self.bank = FilterBank.octaves(BANDS, (32, 32))
 
     def predict(self, count: int | None = None) -> Tensor:
@@ -157,6 +159,7 @@ def arms_of(size: Size, batch: int) -> dict[str, Arm]:
     model = denoiser(size)
     side = 128 if DEVICE == "cuda" else 32
     made: dict[str, Callable[[nn.Module], nn.Module]] = {
+        "frozen": lambda model: model,
         "floor": floor,
         "lora": lora,
         "fera": fera(TARGETS, (side, side)),
@@ -177,7 +180,7 @@ def arms_of(size: Size, batch: int) -> dict[str, Arm]:
 
 def take_turns(arms: dict[str, Arm], repeats: int) -> dict[str, np.ndarray]:
     """Seconds of four steps of each arm, by round; who goes first rotates."""
-    names = list(arms)
+    names = [name for name in arms if arms[name].parameters]
     times: dict[str, list[float]] = {name: [] for name in names}
     for name in names:
         arms[name].step()
@@ -214,7 +217,7 @@ def measure(size: Size, repeats: int) -> dict[str, Any]:
     arms = arms_of(size, size.batch)
     times = take_turns(arms, repeats)
     kept = {name: arm.kept() for name, arm in arms.items()}
-    above = {name: count - kept["floor"] for name, count in kept.items()}
+    above = {name: count - kept["frozen"] for name, count in kept.items()}
     found: dict[str, Any] = {
         "model": size.name, "batch": size.batch, "dtype": str(size.dtype),
         "step_seconds": {name: float(np.median(seconds)) / 4 for name, seconds in times.items()},
@@ -224,7 +227,7 @@ def measure(size: Size, repeats: int) -> dict[str, Any]:
         "B a quarter": ratio(times["fera + fecl, a quarter"], times["fera"]),
         "D share": routing(arms["fera"], 20) / (float(np.median(times["fera"])) / 4),
         "E kept MiB": {name: count / 2**20 for name, count in kept.items()},
-        "E peak MiB": {name: peak and peak / 2**20 for name, peak in ((n, a.peak()) for n, a in arms.items())},
+        "E peak MiB": {name: peak and peak / 2**20 for name, peak in ((n, arms[n].peak()) for n in times)},
         "F": {name: ratio(times[name], times["floor"]) for name in times if name in ("lora", "fera")},
     }  # fmt: skip
     if "published qkv" in arms:

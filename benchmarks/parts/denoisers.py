@@ -99,8 +99,8 @@ def _flux_inputs(batch: int) -> dict[str, Any]:
 
 
 CPU_SIZES = (
-    Size("UNet, 10 M", _small_unet(), _unet_inputs(32, 256), 4, torch.float32, "sample"),
-    Size("MM-DiT, 20 M", _small_dit, _dit_inputs, 4, torch.float32, "hidden_states"),
+    Size("UNet, 10 M", _small_unet(), _unet_inputs(32, 256), 2, torch.float32, "sample"),
+    Size("MM-DiT, 20 M", _small_dit, _dit_inputs, 2, torch.float32, "hidden_states"),
 )
 GPU_SIZES = (
     Size("SDXL size", _sdxl, _unet_inputs(128, 2048, extra=True), 4, torch.bfloat16, "sample"),
