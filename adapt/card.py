@@ -79,7 +79,8 @@ def _front_matter(record: Mapping[str, Any]) -> str:
     tags = ["diffusion", str(record["method"]), *(["lora"] if library == "diffusers" else []), "adapt"]
     lines = [f"library_name: {library}", "tags:", *(f"- {json.dumps(tag)}" for tag in dict.fromkeys(tags))]
     if model is not None:
-        lines = [f"base_model: {json.dumps(model)}", "base_model_relation: adapter", *lines]
+        relation = "finetune" if record["method"] == "full" else "adapter"
+        lines = [f"base_model: {json.dumps(model)}", f"base_model_relation: {relation}", *lines]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -87,6 +88,8 @@ def _what(record: Mapping[str, Any]) -> str:
     title = TITLES.get(str(record["method"]), plain(record["method"]))
     model = plain(shown(str(record["model"]))) if record.get("model") else "a model that was not recorded"
     start = f"An adapter of kind {title} for {model}."
+    if record["method"] == "full":
+        start = f"All weights of the denoiser of {model}, trained further."
     form = _format(record)
     if form is None:
         return start
@@ -145,18 +148,26 @@ def _facts(record: Mapping[str, Any]) -> dict[str, str]:
     config = record.get("config", {})
     found: dict[str, str] = {"method": TITLES.get(str(record["method"]), plain(record["method"]))}
     if record["method"] in _RANKED and "rank" in config:
-        alpha = config.get("alpha") or config["rank"]
+        usual = 1 if config.get("fera_mode") == "published" else config["rank"]
+        alpha = config.get("alpha") or usual
         found["rank, alpha, scale of the update"] = f"{config['rank']}, {alpha:g}, {alpha / config['rank']:g}"
     if record["method"] == "fera" and "experts" in config:
         found["experts"] = f"{config['experts']} of kind {plain(config.get('expert', 'lora'))}"
-        found["router reads"] = plain(config.get("router", "energy"))
-    if config.get("targets"):
+        router, mode = config.get("router", "energy"), config.get("fera_mode", "exact")
+        found["gates follow"] = _FOLLOWED.get(str(router), plain(router))
+        found["mode"] = "published: the semantics of the paper's code" if mode == "published" else plain(mode)
+    if config.get("targets") and record["method"] != "full":
         found["layers"] = ", ".join(plain(target) for target in config["targets"])
     found |= {words: plain(record[name]) for name, words in _PLAIN_FACTS.items() if record.get(name) is not None}
     if config.get("lr"):
         found["peak learning rate"] = f"{config['lr']:g}"
     return found
 
+
+_FOLLOWED = {
+    "energy": "band energies", "energy+snr": "band energies, also relative to the noise",
+    "energy+clock": "band energies and the noise level", "clock": "the noise level", "uniform": "nothing: all are even",
+}  # fmt: skip
 
 _PLAIN_FACTS = {
     "coverage": "coverage", "left_out": "left out", "trainable_parameters": "trained parameters",
@@ -214,5 +225,5 @@ def _format(record: Mapping[str, Any]) -> str | None:
 
 
 def _quoted(text: object) -> str:
-    """A Python string in one line, whatever it holds."""
-    return json.dumps(str(text))
+    """A Python string in one line, whatever it holds; JSON would write letters beyond U+FFFF as two."""
+    return json.dumps(str(text)) if str(text).isascii() else ascii(str(text))

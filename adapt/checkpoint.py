@@ -22,6 +22,7 @@ from spectra.errors import UserError
 
 FORMAT = 1
 MARKER = "complete.json"
+NAME = re.compile(r"step-(\d+)")
 
 
 class TornError(Exception):
@@ -100,9 +101,20 @@ def verify(folder: Path) -> None:
         raise TornError(f"{wrong[0]} in {folder.name} is not what was written")
 
 
+def check_names(states: Path) -> None:
+    """UserError if a complete checkpoint lies under a name of its own, where training would not find it."""
+    for marker in sorted(states.glob(f"*/{MARKER}")):
+        folder = marker.parent
+        if not (folder.name.startswith(".") or NAME.fullmatch(folder.name)):
+            raise UserError(
+                f"{folder} holds a state under a name that is not a state's; call it step- and the step that its "
+                f"{MARKER} says, six digits wide, or move it elsewhere"
+            )
+
+
 def steps_of(states: Path) -> list[tuple[int, Path]]:
     """(step, folder) of everything with the name of a checkpoint, newest first."""
-    named = [(re.fullmatch(r"step-(\d+)", path.name), path) for path in states.glob("step-*")]
+    named = [(NAME.fullmatch(path.name), path) for path in states.glob("step-*")]
     return sorted(((int(found[1]), path) for found, path in named if found), reverse=True)
 
 
@@ -124,7 +136,9 @@ def newest(states: Path, *, check: bool = True) -> Found:
 
 def prune(states: Path, step: int, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints up to `step`, which is complete; torn newer ones and drafts too."""
+    every = [path for _, path in steps_of(states)]
     whole = [path for found, path in steps_of(states) if found <= step and (path / MARKER).is_file()]
-    for path in states.iterdir():
+    drafts = list(states.glob(f".*{state.PARTIAL}"))
+    for path in drafts + every:
         if path not in whole[:keep]:
             state.remove(path)

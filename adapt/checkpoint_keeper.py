@@ -31,9 +31,13 @@ class Keeper:
 
     @classmethod
     def open(cls, home: Home, accelerator: Accelerator, keep: int) -> Keeper:
-        """A keeper that knows the newest complete checkpoint; warns of newer ones that are torn."""
+        """A keeper that knows the newest complete checkpoint; warns of newer ones that are torn.
+
+        UserError where there is one under another name: it would be passed over, and training begin again.
+        """
         found = checkpoint.Found(None, 0, ())
         if accelerator.is_main_process:
+            checkpoint.check_names(home.states)
             found = checkpoint.newest(home.states)
             if found.torn:
                 place = f"step {found.step}" if found.path else "the beginning"

@@ -44,6 +44,20 @@ SMALL = 50_000_000
 _NAMES = list(MethodSettings.model_fields)
 FERA_ONLY = _NAMES[_NAMES.index("prior") :]
 """Settings that mean nothing to other methods."""
+FOR_TIMESTEPS = ("prior", "prior_data")
+"""Those of them that any method may have where its noise levels follow the prior."""
+
+
+_DREAMBOOTH = ("class_data", "class_caption")
+NEEDS: dict[str, tuple[tuple[str, ...], tuple[Any, ...]]] = {
+    "logit_mean": (("timesteps",), ("logit_normal",)), "logit_std": (("timesteps",), ("logit_normal",)),
+    "mode_scale": (("timesteps",), ("mode",)), "gamma": (("weighting",), ("min_snr", "soft_min_snr")),
+    "bucket_step": (("buckets",), ()), "class_weight": (_DREAMBOOTH, ()), "class_count": (("class_caption",), ()),
+    "prior_data": (("prior",), ()), "overlap": (("prior",), ()), "router_start": (("prior",), ()),
+    "fecl_form": (("fecl_weight",), ()), "fecl_every": (("fecl_weight",), ()), "fecl_share": (("fecl_weight",), ()),
+    "fecl_warmup": (("fecl_weight",), ()), "preview_prompts": (("preview_every",), ()), "project": (("trackers",), ()),
+}  # fmt: skip
+"""Settings that say nothing by themselves -> the settings of which one has to be given, and its values, if not any."""
 
 
 def learning_rate(method: str, parameters: int) -> float:
@@ -70,21 +84,29 @@ class TrainConfig(
     @model_validator(mode="after")
     def _fits_together(self) -> TrainConfig:
         self._check_fera()
-        if self.method == "fera" and self.expert != "ia3" and (self.rank - self.shared_rank) % self.experts:
-            always = (
-                f", of which {self.shared_rank} is always on, cannot be split evenly over" if self.shared_rank else ""
-            )
-            words = always or " is not a multiple of the"
-            raise ValueError(f"rank {self.rank}{words} {self.experts} experts{'' if always else ' that share it'}")
+        if self.method == "fera" and self.expert != "ia3":
+            self._check_rank()
         if self.prior is not None and self.prior.suffix not in (".zarr", ".json"):
             raise ValueError(f"prior {str(self.prior)!r} is neither a probed cube (.zarr) nor a saved prior (.json)")
         return self
 
     def _check_fera(self) -> None:
         """ValueError where a setting of FeRA is given to another method."""
-        given = [name for name in FERA_ONLY if getattr(self, name) != type(self).model_fields[name].default]
+        free = FOR_TIMESTEPS if self.timesteps == "prior" else ()
+        fields = type(self).model_fields
+        given = [name for name in FERA_ONLY if getattr(self, name) != fields[name].default and name not in free]
         if self.method != "fera" and given:
             raise ValueError(f"{given[0]} belongs to FeRA; leave it out, or choose method 'fera'")
+
+    def _check_rank(self) -> None:
+        """ValueError where the experts cannot share the rank evenly, one or more each."""
+        routed, always = self.rank - self.shared_rank, f", of which {self.shared_rank} is always on,"
+        if routed < self.experts:
+            raise ValueError(f"rank {self.rank}{always * bool(self.shared_rank)} leaves less than 1 for each expert")
+        if routed % self.experts and self.shared_rank:
+            raise ValueError(f"rank {self.rank}{always} cannot be split evenly over {self.experts} experts")
+        if routed % self.experts:
+            raise ValueError(f"rank {self.rank} is not a multiple of the {self.experts} experts that share it")
 
     @classmethod
     def from_toml(cls, path: Path | str, **overrides: Any) -> TrainConfig:
@@ -101,6 +123,18 @@ class TrainConfig(
     def validate_every(self) -> int:
         """Steps between two validations."""
         return self.eval_every or max(1, self.steps // 8)
+
+    def unused(self) -> list[str]:
+        """What was set and has no effect, in sentences; no error, so that one setting at a time can be left out."""
+        fields = type(self).model_fields
+        found = []
+        for name, (wanted, values) in NEEDS.items():
+            given = [getattr(self, one) for one in wanted]
+            works = any(value in values if values else bool(value) for value in given)
+            if getattr(self, name) != fields[name].default and not works:
+                need = " or ".join(f"{one} = {value!r}" for one in wanted for value in values) or " or ".join(wanted)
+                found.append(f"{name} is set and has no effect without {need}")
+        return found
 
     def record(self) -> dict[str, Any]:
         """The settings as plain JSON values."""

@@ -18,6 +18,8 @@ DIVERGED = 10.0
 times the base's.  Errors of one step vary much more, means over `window` steps by about a factor of two."""
 SAMPLES, LEAST_STEPS = 320, 20
 """A mean is taken over so many samples, and over so many steps at least."""
+EXHAUSTED = ("out of memory", "can't allocate memory", "STATUS_ALLOC_FAILED")
+"""Parts of what torch and the libraries below it say when memory is used up."""
 OVERFLOWS = 50
 """With fp16 a step is left out when its gradient overflows; so many in a row mean that it will not get better."""
 
@@ -81,9 +83,10 @@ def _diverged(config: TrainConfig, history: History, step: int) -> str | None:
     if step < 2 * size:
         return None
     errors = history.noise_losses[step % size : step].nanmean(1)  # without the terms that are added to the error
-    means = errors.reshape(-1, size).mean(1)
+    errors = errors.where(errors.isfinite(), torch.nan)  # steps that fp16 leaves out
+    means = errors.reshape(-1, size).nanmean(1).nan_to_num(nan=torch.inf)
     best, last = float(means[:-1].min()), float(means[-1])
-    if last <= DIVERGED * best:
+    if last <= DIVERGED * best or last == torch.inf:
         return None
     return (
         f"training diverges: the mean error over the {size} steps up to {step} is {last:.3g}, {last / best:.0f} times "
@@ -118,14 +121,35 @@ def enough_memory(config: TrainConfig, what: str, kept: Callable[[], Path | None
     """Turn memory that is used up inside into a sentence that says what to lower."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if not _exhausted(error):
             raise
-        levers = [f"raise accumulate (now {config.accumulate})"]
-        levers += [] if config.checkpointing else ["set checkpointing = true"]
         state = kept()
-        on = f"and give the same command again: it goes on from {state}" if state else "and begin again"
+        on = f"give the same command again: it goes on from {state}" if state else "begin again"
+        told = [f"{' or '.join(levers)} and {on}"] if (levers := _levers(config)) else []
+        told += [f"a smaller {'batch, a smaller ' * (config.batch > 1)}resolution or precision = 'bf16' need a new run"]
+        raise UserError(f"the device's memory does not suffice for {what}; {'; '.join(told)}") from error
+
+
+@contextmanager
+def enough_to_begin(config: TrainConfig) -> Iterator[None]:
+    """The same before training begins, where other things help."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _exhausted(error):
+            raise
         raise UserError(
-            f"the device's memory does not suffice for {what}; {' or '.join(levers)} {on}; a smaller batch, a smaller "
-            "resolution or precision = 'bf16' need a new run"
+            f"the device's memory does not suffice to open {config.model} and encode its data; end what else uses "
+            "that memory, or choose a smaller resolution or model; what was encoded is in the cache"
         ) from error
+
+
+def _exhausted(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in EXHAUSTED)
+
+
+def _levers(config: TrainConfig) -> list[str]:
+    """Settings that save memory and may change on the way."""
+    levers = [f"raise accumulate (now {config.accumulate})"] if config.accumulate < config.batch else []
+    return levers + ([] if config.checkpointing else ["set checkpointing = true"])

@@ -90,6 +90,13 @@ def rows_of(seed: int, step: int, batch: int, size: int, groups: Sequence[int] |
     return rows
 
 
+def rows_of_shapes(
+    seed: int, step: int, batch: int, size: int, shapes: Sequence[tuple[int, ...]] | None = None
+) -> list[int]:
+    """The pictures of a step as `draw` has them: with `shapes`, the shape of each picture's latent, those of one."""
+    return rows_of(seed, step, batch, size, None if shapes is None else _numbered(tuple(shapes)))
+
+
 @lru_cache(maxsize=8)
 def _counts(groups: tuple[int, ...]) -> dict[int, int]:
     """How many pictures each group has."""
@@ -145,7 +152,7 @@ def draw(
         dropout: share of the samples that are trained with the empty prompt.
         shapes: of the latent of each picture, where they differ; a step has pictures of one shape.
     """
-    rows = rows_of(seed, step, batch, size, None if shapes is None else _numbered(tuple(shapes)))
+    rows = rows_of_shapes(seed, step, batch, size, shapes)
     shape = shape if shapes is None else shapes[rows[0]]
     source = generator(seed, 2, step)
     noise = torch.randn((batch, *shape), generator=source)

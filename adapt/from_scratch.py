@@ -80,7 +80,7 @@ def main() -> None:
     try:
         written = blank(args.model, args.out, args.seed) if args.what == "blank" else whole(args.run, args.out)
     except UserError as error:
-        raise SystemExit(f"error: {error}") from None
+        parser.exit(2, f"error: {error}\n")
     print(written)
 
 

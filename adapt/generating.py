@@ -17,7 +17,8 @@ from torch import Tensor
 from datasets_cache.families import decode_latents, encoding_family, native_size
 from datasets_cache.families.normalise import NORMALISE
 from datasets_cache.families.text import cleaning
-from datasets_cache.picture import opaque
+from datasets_cache.items import BadPicture
+from datasets_cache.picture import seen
 from spectra.errors import UserError
 from spectra.families import family_of
 from spectra.models import call_defaults
@@ -136,11 +137,14 @@ def first_frames(prompts: Sequence[str]) -> list[Image.Image]:
 
 
 def _opened(path: Path) -> Image.Image:
+    reason = "is not a picture"
     try:
-        with Image.open(path) as picture:
-            return opaque(picture)
-    except (OSError, ValueError):
-        raise UserError(f"{str(path)!r} is not a picture; this model animates pictures, so give their paths") from None
+        return seen(path.read_bytes(), str(path))
+    except BadPicture as bad:
+        reason = bad.reason
+    except (OSError, ValueError):  # no such file, or no such name
+        pass
+    raise UserError(f"{str(path)!r} {reason}; this model animates pictures, so give their paths")
 
 
 def frame_rate(pipe: Any) -> float:

@@ -35,7 +35,8 @@ class Tally:
 
     def add(self, found: StepLoss, share: float) -> None:
         """Add a part of the batch that is `share` of it."""
-        part = (found.quantile * PARTS).long().clamp(0, PARTS - 1).to(self.error.device)
+        part = (found.quantile * PARTS).long().clamp(0, PARTS - 1)
+        part = part.to(self.error.device, non_blocking=True)  # else the processor would wait for the backward pass
         self.loss += share * found.loss.detach()
         self.error.index_add_(0, part, found.error.to(self.error))
         self.count.index_add_(0, part, torch.ones_like(part, dtype=self.count.dtype))

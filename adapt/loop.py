@@ -1,4 +1,10 @@
-"""The one training loop, for every method, objective and model family."""
+"""The one training loop, for every method, objective and model family.
+
+Where its parts are: one step, and all that moves, in `trainer`; what is written down of it in `history`; when to give
+up in `diagnosis`; signals, devices and several processes in `processes`; the run directory in `state`, its checkpoints
+in `checkpoint` (their contents in `checkpoint_tree`, when to save in `checkpoint_keeper`, whether a run may go on in
+`checkpoint_settings`); and what a finished run says in `record`.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +25,10 @@ from adapt.checkpoint import newest
 from adapt.checkpoint_keeper import Keeper
 from adapt.checkpoint_settings import check_resolved, check_settings, resolved
 from adapt.config import TrainConfig
-from adapt.diagnosis import diagnose, enough_memory, kept_words
+from adapt.diagnosis import diagnose, enough_memory, enough_to_begin, kept_words
 from adapt.evaluate import evaluate
 from adapt.history import History
-from adapt.optimisers import peak_rate, rate
+from adapt.optimisers import check_package, peak_rate, rate
 from adapt.previews import draw_previews
 from adapt.processes import TrainingStoppedError
 from adapt.task import Progress, Task, prepare, silent
@@ -68,6 +74,7 @@ def train(config: TrainConfig, progress: Progress | None = None, watch: Watch | 
     """
     progress, begun = progress or silent, time.perf_counter()
     check_trackers(config)
+    check_package(config)
     with (
         processes.threads(config.threads),
         processes.accelerated(config) as accelerator,
@@ -98,13 +105,15 @@ def _home(config: TrainConfig, accelerator: Accelerator) -> Iterator[state.Home]
     home = state.claim(config.out, overwrite=config.overwrite, resume=config.resume)
     with state.held(home.folder):
         try:
+            if state.is_finished(home.folder):  # by another process, since the place was claimed
+                raise UserError(f"{config.out} was finished by another process this moment; it is kept as it is")
             yield home
         except (OSError, SafetensorError) as error:
+            if (problem := state.unwritable(error, home.folder)) is None:
+                raise
             kept = newest(home.states, check=False).path
             on = f"; {kept} is whole: make room and give the same command again" if kept else ""
-            raise UserError(
-                f"cannot write the run {config.out}: {getattr(error, 'strerror', None) or error}{on}"
-            ) from error
+            raise UserError(f"cannot write {problem}{on}") from error
         finally:
             state.give_up(home.folder)
 
@@ -115,7 +124,7 @@ def _prepared(config: TrainConfig, keeper: Keeper, progress: Progress) -> Task:
     saved = state.read_begun(folder) if keeper.kept else None
     if saved:
         check_settings(saved, config, config.out)
-    with accelerator.main_process_first():
+    with accelerator.main_process_first(), enough_to_begin(config):
         task = prepare(config, accelerator.device, progress)
     parameters = sum(p.numel() for p in task.denoiser.parameters())
     now = resolved(task, peak_rate(config, parameters))
@@ -154,9 +163,10 @@ def fit(
     With a keeper, its newest state is where training begins, and states are saved; without one nothing is written.
     Afterwards the task's denoiser is what was measured last.
     """
-    trainer = Trainer.of(task, accelerator)
-    if keeper is not None:
-        keeper.restore(trainer)
+    with enough_memory(task.config, "the start of training", lambda: keeper.kept if keeper else None):
+        trainer = Trainer.of(task, accelerator)
+        if keeper is not None:
+            keeper.restore(trainer)
     try:
         with processes.signals() as came:
             _Course(trainer, make_grid(task), progress, keeper, watch, came).run()
@@ -206,9 +216,10 @@ class _Course:
         return self.config.checkpoint_every or self.config.validate_every
 
     def _pause(self) -> None:
-        """Measure, save and draw if it is time; stop if a signal came."""
+        """Measure, save and draw if it is time; a signal stops it before what takes long."""
         trainer, config = self.trainer, self.config
         step, last = trainer.step, trainer.step == config.steps
+        self._stop_if_asked()
         if (step % config.validate_every == 0 or last) and step not in trainer.history.validations:
             self.progress("validate", step, config.steps)
             with enough_memory(config, "the measurement on held-out pictures", lambda: self.kept):
@@ -217,9 +228,10 @@ class _Course:
             self._check()
         if self.keeper and (step % self._checkpoint_every == 0 or last):
             self.keeper.save(trainer)
+        self._stop_if_asked()
         if config.preview_every and step % config.preview_every == 0:
             self._preview()
-        self._stop_if_asked()
+            self._stop_if_asked()
 
     def _stretch(self, stop: int) -> None:
         """Steps up to `stop`, timed on a device that has finished what came before."""

@@ -67,6 +67,22 @@ def peak_rate(config: TrainConfig, parameters: int) -> float:
     return PRODIGY_RATE if config.optimizer == "prodigy" else learning_rate(config.method, parameters)
 
 
+def check_optimizer(config: TrainConfig, groups: Groups) -> None:
+    """UserError for an optimizer whose package is not installed, or that cannot do what is asked for."""
+    check_package(config)
+    if config.optimizer == "prodigy" and len({group["lr"] for group in groups}) > 1:
+        raise UserError("optimizer 'prodigy' has one learning rate for everything; leave router_lr at 1")
+
+
+def check_package(config: TrainConfig) -> None:
+    """UserError where the optimizer's package is not installed; to be asked before any work."""
+    package = NEEDS.get(config.optimizer)
+    if package and find_spec(package) is None:
+        raise UserError(
+            f"optimizer {config.optimizer!r} needs the package {package}; install it with `pip install {package}`"
+        )
+
+
 def make_optimizer(config: TrainConfig, groups: Groups, device: torch.device) -> Any:
     """The optimizer of a run for groups {params, lr, weight_decay}.
 
@@ -74,11 +90,7 @@ def make_optimizer(config: TrainConfig, groups: Groups, device: torch.device) ->
         UserError: its package is not installed, or it cannot do what the groups ask for.
     """
     name = config.optimizer
-    package = NEEDS.get(name)
-    if package and find_spec(package) is None:
-        raise UserError(f"optimizer {name!r} needs the package {package}; install it with `pip install {package}`")
-    if name == "prodigy" and len({group["lr"] for group in groups}) > 1:
-        raise UserError("optimizer 'prodigy' has one learning rate for everything; leave router_lr at 1")
+    check_optimizer(config, groups)
     try:
         return OPTIMIZERS[name](groups, device)
     except (ImportError, RuntimeError, NotImplementedError) as error:

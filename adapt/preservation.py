@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapt.config import TrainConfig
-from adapt.draws import Draws, draw
+from adapt.draws import Draws, draw, rows_of
 from datasets_cache import store
 from datasets_cache.encoding import CachedData
 from spectra.errors import UserError
@@ -45,11 +45,21 @@ def class_draws(task: Task, data: CachedData, draws: Draws) -> Draws:
     make it.
     """
     shape = task.train.shapes[draws.rows[0]]
-    rows = [row for row, found in enumerate(data.shapes) if found == shape]
+    rows = _of_shape(data, shape)
     seed, step = draws.key
     whole = draw(seed + _SEEDS, step, task.config.batch, len(rows), shape, task.config.caption_dropout)
     mine = whole.take(draws.place.tolist())
     return replace(mine, rows=[rows[place] for place in mine.rows])
+
+
+def class_rows(task: Task, data: CachedData, shape: tuple[int, ...], step: int) -> list[int]:
+    """The class pictures of a whole step whose subjects have latents of a shape: those that `class_draws` has."""
+    rows = _of_shape(data, shape)
+    return [rows[place] for place in rows_of(task.config.seed + _SEEDS, step, task.config.batch, len(rows))]
+
+
+def _of_shape(data: CachedData, shape: tuple[int, ...]) -> list[int]:
+    return [row for row, found in enumerate(data.shapes) if found == shape]
 
 
 def class_data_of(config: TrainConfig, pipe: Any, progress: Progress) -> CachedData | None:
@@ -90,16 +100,34 @@ def drawn_class(config: TrainConfig, pipe: Any, progress: Progress) -> Path:
     interrupted drawing goes on.
     """
     assert config.class_caption is not None
-    folder = Path(config.cache or store.cache_directory()) / "class" / _key(config, pipe)
+    folder = class_folder(config, pipe)
     folder.mkdir(parents=True, exist_ok=True)
-    seeds = range(config.class_count)
-    missing = [seed for seed in seeds if not _path(folder, seed).with_suffix(".txt").exists()]
+    missing = not_drawn(config, pipe)
     for start in range(0, len(missing), CHUNK):
         chosen = missing[start : start + CHUNK]
         for seed, picture in zip(chosen, _draw(config, pipe, chosen), strict=True):
             _keep(_path(folder, seed), picture, config.class_caption)
         progress("draw", config.class_count - len(missing) + start + len(chosen), config.class_count)
     return folder
+
+
+def class_folder(config: TrainConfig, pipe: Any) -> Path:
+    """Where the class pictures of a run are, or will be drawn."""
+    return Path(config.cache or store.cache_directory()) / "class" / _key(config, pipe)
+
+
+def not_drawn(config: TrainConfig, pipe: Any) -> list[int]:
+    """Seeds of the class pictures that still have to be drawn."""
+    folder = class_folder(config, pipe)
+    return [seed for seed in range(config.class_count) if not _path(folder, seed).with_suffix(".txt").exists()]
+
+
+def check_draws(pipe: Any) -> None:
+    """UserError for a model that cannot draw pictures of a class."""
+    from datasets_cache.families import encoding_family
+
+    if encoding_family(pipe).video:
+        raise UserError(f"a {type(pipe).__name__} draws no pictures of the class; give them as class_data")
 
 
 def _key(config: TrainConfig, pipe: Any) -> str:
@@ -116,11 +144,9 @@ def _key(config: TrainConfig, pipe: Any) -> str:
 def _draw(config: TrainConfig, pipe: Any, seeds: list[int]) -> NDArray[np.uint8]:
     """Pictures (n, h, w, 3) by the pipeline as it is, of the size that the run trains at."""
     from adapt.generating import generate, pictures, sizes_of_run
-    from datasets_cache.families import encoding_family
 
     assert config.class_caption is not None
-    if encoding_family(pipe).video:
-        raise UserError(f"a {type(pipe).__name__} draws no pictures of the class; give them as class_data")
+    check_draws(pipe)
     prompts, sizes = [config.class_caption] * len(seeds), sizes_of_run(pipe, config.record())
     return pictures(
         pipe, generate(pipe, prompts, seeds, steps=config.sample_steps, guidance=config.guidance, sizes=sizes)

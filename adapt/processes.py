@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs
 
 from adapt.config import TrainConfig
 from adapt.draws import generator
@@ -72,8 +72,11 @@ def accelerated(config: TrainConfig) -> Iterator[Accelerator]:
 
 def _accelerator(config: TrainConfig) -> Accelerator:
     handlers = [InitProcessGroupKwargs(timeout=PATIENCE)]
+    once = GradientAccumulationPlugin(num_steps=1)  # losses are divided here; the environment may not divide them again
     try:
-        accelerator = Accelerator(mixed_precision=config.precision, kwargs_handlers=handlers)
+        accelerator = Accelerator(
+            mixed_precision=config.precision, kwargs_handlers=handlers, gradient_accumulation_plugin=once
+        )
     except (ValueError, ImportError) as error:
         raise UserError(f"precision {config.precision!r} cannot be used here ({error}); choose bf16 or no") from None
     if config.precision == "fp16" and accelerator.scaler is None:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from adapt.fera.coverage import coverage
 from adapt.history import PARTS, History
+from adapt.methods.text_encoders import adapted
 from adapt.optimisers import peak_rate
 from adapt.task import Task
+from adapt.trainer import trainable as trained
 from adapt.validate import make_grid
 from spectra.recording.provenance import versions
 
@@ -26,7 +28,8 @@ ROUTER = "fera."
 def describe(task: Task, history: History) -> dict[str, Any]:
     """The record of a run, but for the time at which it is finished."""
     config = task.config
-    trainable = {name: p.numel() for name, p in task.denoiser.named_parameters() if p.requires_grad}
+    encoders = dict(adapted(task.pipe)) if config.text_encoder else {}
+    trainable = {name: p.numel() for name, p in trained(task.denoiser, encoders).items()}
     total = sum(p.numel() for p in task.denoiser.parameters())
     return {
         "name": config.out.name,
@@ -40,6 +43,7 @@ def describe(task: Task, history: History) -> dict[str, Any]:
         "config": config.record() | {"lr": peak_rate(config, total), "targets": task.targets},
         "objective": task.objective.name,
         "coverage": None if config.method == "full" else str(coverage(task.denoiser)),
+        "left_out": str(task.reach) if task.reach and task.reach.left_out else None,
         "validation": validated(history),
         "training_pictures": len(task.train),
         "set_aside": set_aside(task),

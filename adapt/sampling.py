@@ -95,7 +95,7 @@ def density(sampler: Sampler, edges: Tensor, points: int = 100_000) -> Tensor:
     """
     probability = torch.arange(points + 1, dtype=torch.float64) / points
     places = sampler(probability)
-    below = torch.searchsorted(places, edges.double(), right=True).double() / (points + 1)
+    below = torch.searchsorted(places, edges.double()).double() / (points + 1)  # an edge is of the cell above
     return below.diff() / edges.double().diff()
 
 

@@ -7,6 +7,7 @@ removed.  A run that replaces a finished one trains under a hidden name beside i
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ from spectra.errors import UserError
 FORMAT = 1
 RECORD, CONFIG = "run.json", "config.json"
 STATE, ADAPTER, PREVIEWS, LOGS = "state", "adapter", "previews", "logs"
+STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE}
+"""Numbers of errors of disks."""
 PARTIAL = ".partial"
 """Ending of hidden files and folders that are being written."""
 
@@ -56,6 +59,8 @@ def claim(out: Path, *, overwrite: bool = False, resume: bool = True) -> Home:
         _check_free(folder, overwrite, resume)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STATE).mkdir(exist_ok=True)
+        if not os.access(folder / STATE, os.W_OK):  # an unfinished run on a disk that has become read-only
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another place for the run") from None
     return Home(out, folder)
@@ -178,6 +183,19 @@ def place(folder: Path, name: str, write: Callable[[Path], object]) -> Path:
         raise
     _sync_one(folder)
     return final
+
+
+def unwritable(error: Exception, folder: Path) -> str | None:
+    """What could not be written and why, where the error is one of storage; None for any other error."""
+    number: int | None = getattr(error, "errno", None)
+    name: str | bytes | None = getattr(error, "filename", None)
+    place = None if name is None else Path(os.fsdecode(name))
+    inside = place is None or place.is_relative_to(folder)
+    full = number in STORAGE or (number is None and "os error" in str(error))  # the latter by safetensors
+    if not (full or (place is not None and inside)):
+        return None
+    what = f"the run in {folder}" if inside else str(place)
+    return f"{what}: {getattr(error, 'strerror', None) or error}"
 
 
 def remove(path: Path) -> None:

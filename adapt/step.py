@@ -67,6 +67,8 @@ class Batch:
 def step_loss(task: Task, denoiser: nn.Module, draws: Draws, consistency: float = 0.0) -> StepLoss:
     """The loss of a step: means over samples, so that equal parts of a batch give the whole's by their mean.
 
+    Of the terms only `balance` is no such mean: it looks at the noise levels of the part that it is given.
+
         mean(w error) + class_weight mean(w class error) + consistency FECL + balance_weight balance + penalty
 
     `w` is the objective's weight; the class pictures (DreamBooth's prior preservation), FeRA's consistency and balance

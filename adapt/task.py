@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adapt.calling import Call, call_of
 from adapt.config import TrainConfig
-from adapt.methods import METHODS, Method, attach_text_encoders
+from adapt.methods import METHODS, Method, Reach, attach_text_encoders, check_text_encoders
 from adapt.methods.fera_adapter import prior_options
 from adapt.objectives import Objective, objective_of, tokens_of
 from adapt.preservation import check_shapes, class_data_of
@@ -22,9 +22,11 @@ from adapt.sampling import sampler_of
 from adapt.targets import resolve_targets
 from datasets_cache import open_dataset, splits_of
 from datasets_cache.encoding import CachedData, Preparation, Reading, encode_items
-from datasets_cache.families import Conditioning
+from datasets_cache.families import Conditioning, native_size
+from datasets_cache.families.pixels import scales
 from datasets_cache.items import listed
 from datasets_cache.report import describe, shared
+from datasets_cache.sources import decide
 from datasets_cache.store import cache_directory
 from spectra.errors import UserError
 from spectra.prompts import plural
@@ -58,6 +60,8 @@ class Task:
     heldout: CachedData
     class_data: CachedData | None = None
     """Pictures of the class that a subject belongs to, learned beside it (`adapt.preservation`)."""
+    reach: Reach | None = None
+    """Which of the targets the adapter reaches."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,13 +83,16 @@ def prepare(config: TrainConfig, device: torch.device, progress: Progress = sile
     from spectra.families import family_of
     from spectra.models import check_steps, load_pipeline, model_hash
 
+    for words in config.unused():
+        warnings.warn(words, UserWarning, stacklevel=2)
+    check_sources(config)
     pipe: Any = load_pipeline(config.model)
     check_steps(pipe, config.sample_steps)
     family, identity = family_of(pipe), model_hash(pipe)
     prior = load_prior(config, identity)
     denoiser: Any = family.denoiser(pipe)
     call = call_of(pipe)
-    targets = resolve_targets(denoiser, config.targets)
+    targets = targets_of(config, pipe)
     check_objective(config, pipe.scheduler, prior)
     pipe.to(device)
     train, heldout = load_data(config, pipe, progress)
@@ -95,13 +102,29 @@ def prepare(config: TrainConfig, device: torch.device, progress: Progress = sile
     method = METHODS[config.method]
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        method.attach(denoiser, config, targets, prior, pipe)
+        reach = method.attach(denoiser, config, targets, prior, pipe)
         if config.text_encoder:
             attach_text_encoders(pipe, config)
     return Task(
         config, pipe, denoiser, call, identity, objective, method, targets, prior, train, heldout,
-        class_data,
+        class_data, reach,
     )  # fmt: skip
+
+
+def targets_of(config: TrainConfig, pipe: Any) -> list[str]:
+    """The layers that a run adapts, as PEFT's `target_modules`; none are named where every weight is trained.
+
+    Raises:
+        UserError: targets that match nothing, or settings that the method or the model has no use for; asked before
+            anything is encoded.
+    """
+    from spectra.families import family_of
+
+    method = METHODS[config.method]
+    method.check(config)
+    if config.text_encoder:
+        check_text_encoders(pipe)
+    return resolve_targets(family_of(pipe).denoiser(pipe), config.targets) if method.by_layers else []
 
 
 def check_objective(config: TrainConfig, scheduler: Any, prior: Prior | None) -> None:
@@ -113,23 +136,44 @@ def check_objective(config: TrainConfig, scheduler: Any, prior: Prior | None) ->
 
 
 def objective_for(config: TrainConfig, pipe: Any, shape: tuple[int, ...]) -> Objective:
-    """The objective of a run on latents of a shape (c, [t], h, w), on which some models' noise levels depend."""
-    return objective_of(pipe.scheduler, config.weighting, config.gamma, tokens=tokens_of(pipe, shape))
+    """The objective of a run on latents of a shape (c, [t], h, w), on which some models' noise levels depend.
+
+    Of pictures in buckets all are given the levels of the square that the run is asked for, whichever comes first.
+    """
+    space, _ = scales(pipe)
+    square = (config.resolution,) * 2 if config.resolution else native_size(pipe)
+    tokens = tokens_of(pipe, (*shape[:-2], *(side // space for side in square)))
+    return objective_of(pipe.scheduler, config.weighting, config.gamma, tokens=tokens)
 
 
 def load_prior(config: TrainConfig, model_hash: str) -> Prior | None:
     """The prior that the configuration names, learned from this very model; UserError for another's."""
+    prior = open_prior(config)
+    if prior is not None:
+        prior.check_model(model_hash)
+    return prior
+
+
+def open_prior(config: TrainConfig) -> Prior | None:
+    """The prior that the configuration names: a saved one, or the one that its settings learn from a cube."""
     if config.prior is None:
         return None
     if not config.prior.exists():
         raise UserError(f"the prior {config.prior} does not exist; probe the model first")
-    made = config.prior.suffix == ".json"
+    if config.prior.suffix != ".json":
+        return Prior.from_cube(config.prior, **prior_options(config))
     for name in ("overlap", "prior_data"):
-        if made and getattr(config, name) is not None:
+        if getattr(config, name) is not None:
             raise UserError(f"{config.prior} was made without this {name}; give the probed cube instead to change it")
-    prior = Prior.load(config.prior) if made else Prior.from_cube(config.prior, **prior_options(config))
-    prior.check_model(model_hash)
-    return prior
+    return Prior.load(config.prior)
+
+
+def check_sources(config: TrainConfig) -> None:
+    """UserError where data that a run names are not there, before the model is opened."""
+    source, beside = splits_of(config.data)
+    for named in (source, config.heldout or beside, config.class_data):
+        if named is not None:
+            decide(str(named))
 
 
 def load_data(config: TrainConfig, pipe: Any, progress: Progress) -> tuple[CachedData, CachedData]:
@@ -166,6 +210,7 @@ def encode_ahead(config: TrainConfig, progress: Progress = silent) -> dict[str, 
 
     from spectra.models import load_pipeline
 
+    check_sources(config)
     pipe: Any = load_pipeline(config.model)
     pipe.to(Accelerator().device)
     train, heldout = load_data(config, pipe, progress)
@@ -209,19 +254,24 @@ def preparation_of(config: TrainConfig) -> Preparation:
 
 
 def split(data: CachedData) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows to hold out (`held_out`)."""
+    return held_out(data.digests, data.captions, data.paths)
+
+
+def held_out(digests: Sequence[str], captions: Sequence[str], paths: Sequence[Any]) -> tuple[list[int], list[int]]:
     """Rows to train on and rows to hold out: one picture in eight, chosen by content.
 
     Renaming files changes nothing, and equal pictures stay on one side.
     """
-    order = sorted(range(len(data)), key=lambda row: (data.digests[row], data.captions[row]))
-    count = max(1, len(data) // HELDOUT_SHARE)
-    last = data.digests[order[count - 1]]
-    held = [row for place, row in enumerate(order) if place < count or data.digests[row] == last]
-    if len(held) == len(data):
-        different = len(set(data.digests))
+    order = sorted(range(len(digests)), key=lambda row: (digests[row], captions[row]))
+    count = max(1, len(order) // HELDOUT_SHARE)
+    last = digests[order[count - 1]]
+    held = [row for place, row in enumerate(order) if place < count or digests[row] == last]
+    if len(held) == len(order):
+        different = len(set(digests))
         few = "one picture" if different == 1 else f"{different} different pictures"
         raise UserError(
-            f"{few} ({data.paths[0]}{', ...' * (different > 1)}) {'is' if different == 1 else 'are'} "
+            f"{few} ({paths[0]}{', ...' * (different > 1)}) {'is' if different == 1 else 'are'} "
             "too few to hold one out; add pictures or give a 'heldout' folder"
         )
     return sorted(set(order) - set(held)), sorted(held)

@@ -43,12 +43,21 @@ def tracked(accelerator: Accelerator, config: TrainConfig, folder: Path, step: i
         "wandb": {"name": config.out.name, "id": name, "resume": "allow", "dir": str(logs)},
     }
     try:
-        accelerator.init_trackers(config.project, plain(config.record()), {k: settings[k] for k in config.trackers})
+        _start(accelerator, config, {name: settings[name] for name in config.trackers})
         yield
     finally:
         for tracker in accelerator.trackers:
             tracker.finish()
         accelerator.trackers.clear()
+
+
+def _start(accelerator: Accelerator, config: TrainConfig, settings: Mapping[str, Any]) -> None:
+    """Start the trackers; UserError where one cannot, such as W&B without a login or a connection."""
+    try:
+        accelerator.init_trackers(config.project, plain(config.record()), dict(settings))
+    except Exception as error:  # each has errors of its own
+        names = " and ".join(config.trackers)
+        raise UserError(f"{names} cannot start: {error}; mend that, or leave trackers out") from error
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from adapt import processes
 from adapt.checkpoint_tree import copy_into, whole
-from adapt.draws import Draws, draw
+from adapt.config import TrainConfig
+from adapt.draws import Draws, draw, rows_of_shapes
 from adapt.ema import Ema
 from adapt.history import History, Tally
 from adapt.methods import NAME
 from adapt.methods.text_encoders import adapted, save_text_encoders, text_groups
 from adapt.optimisers import make_optimizer, optimizer_state, peak_rate, rate, restore_optimizer
+from adapt.preservation import class_rows
 from adapt.step import fecl_weight, step_loss
 from adapt.task import Task
 from adapt.validate import Grid, validate
@@ -45,6 +47,8 @@ class Trainer:
     """Text encoders that learn too."""
     tau: float | None = None
     """Temperature of the gates at the start, where it changes."""
+    learning: bool | None = None
+    """Mode that the modules were last put in."""
 
     @classmethod
     def of(cls, task: Task, accelerator: Accelerator) -> Trainer:
@@ -87,6 +91,7 @@ class Trainer:
         """Gradients of the step's batch, in as many parts as are asked for."""
         config, tally = self.task.config, Tally.empty(self.accelerator.device)
         mine, parts = draws_of(self.task, self.step, self.accelerator), config.accumulate
+        read_ahead(self.task, self.step + 1, self.accelerator)
         for index in range(parts):
             with processes.no_sync(self.accelerator, self.denoiser, last=index == parts - 1):
                 found = step_loss(self.task, self.denoiser, mine.part(index, parts), fecl_weight(config, self.step))
@@ -115,8 +120,12 @@ class Trainer:
         set_temperature(self.task.denoiser, self.tau ** (1 - done) * config.tau_end**done, NAME)
 
     def _mode(self, learning: bool) -> None:
+        """For training or measuring; asked in every step, and thousands of modules are told only when it changes."""
+        if learning == self.learning:
+            return
         for module in (self.task.denoiser, *self.encoders.values()):
             module.train(learning)
+        self.learning = learning
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -198,21 +207,39 @@ def draws_of(task: Task, step: int, accelerator: Accelerator) -> Draws:
     return whole_batch.part(accelerator.process_index, accelerator.num_processes)
 
 
+def read_ahead(task: Task, step: int, accelerator: Accelerator) -> None:
+    """Begin to read this process's pictures of a step in the background, while the step before it is computed."""
+    rows = rows_of_shapes(task.config.seed, step, task.config.batch, len(task.train), task.train.shapes)
+    mine = slice(accelerator.process_index, None, accelerator.num_processes)
+    task.train.prefetch(rows[mine])
+    if task.class_data is not None:
+        task.class_data.prefetch(class_rows(task, task.class_data, task.train.shapes[rows[0]], step)[mine])
+
+
 def _prepare_denoiser(task: Task) -> None:
     """Recompute activations and compile blocks where that is asked for."""
-    denoiser, config, kind = task.denoiser, task.config, type(task.denoiser).__name__
+    denoiser, config = task.denoiser, task.config
+    check_denoiser(config, denoiser)
     if config.checkpointing:
-        try:
-            denoiser.enable_gradient_checkpointing(gradient_checkpointing_func=_checkpointing(task))
-        except ValueError as error:
-            raise UserError(f"{kind} cannot recompute activations ({error}); leave checkpointing out") from None
+        denoiser.enable_gradient_checkpointing(gradient_checkpointing_func=_checkpointing(task))
     if config.compile:
-        names = denoiser._repeated_blocks or denoiser._no_split_modules or ()
-        blocks = [module for module in denoiser.modules() if type(module).__name__ in names]
-        if not blocks:
-            raise UserError(f"{kind} does not say which of its blocks repeat; leave compile out")
-        for block in blocks:
+        for block in _repeated(denoiser):
             block.compile()  # as diffusers' compile_repeated_blocks, which knows fewer models
+
+
+def check_denoiser(config: TrainConfig, denoiser: Any) -> None:
+    """UserError where a denoiser cannot recompute its activations or be compiled, and is to."""
+    kind = type(denoiser).__name__
+    if config.checkpointing and not denoiser._supports_gradient_checkpointing:
+        raise UserError(f"{kind} cannot recompute activations; leave checkpointing out")
+    if config.compile and not _repeated(denoiser):
+        raise UserError(f"{kind} does not say which of its blocks repeat; leave compile out")
+
+
+def _repeated(denoiser: Any) -> list[Any]:
+    """The blocks of which a denoiser is made."""
+    names = denoiser._repeated_blocks or denoiser._no_split_modules or ()
+    return [module for module in denoiser.modules() if type(module).__name__ in names]
 
 
 def _checkpointing(task: Task) -> Any:

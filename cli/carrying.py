@@ -50,10 +50,10 @@ def _costs(facts: Mapping[str, Any]) -> list[str]:
     said = [f"Made as: {facts['how']}."]
     if levels := facts.get("error"):
         effects = [level["of_effect"] for level in levels]
+        size = f"{min(effects):.1%} to {max(effects):.1%}" if max(effects) >= 5e-4 else "less than 0.1%"
         said.append(
-            f"The difference to the adapter's own predictions is {min(effects):.1%} to {max(effects):.1%} of what the "
-            f"adapter changes, over {facts['steps']} steps of {count(facts['samples'], 'sample')}; export.json has "
-            "each step."
+            f"The difference to the adapter's own predictions is {size} of what the adapter changes, over "
+            f"{facts['steps']} steps of {count(facts['samples'], 'sample')}; export.json has each step."
         )
     if "relative_to_fera" in facts:
         said.append(
@@ -75,6 +75,8 @@ def cache(
 ) -> None:
     """Encode a data set ahead of training and describe it; without one, say what the cache holds."""
     if data is None and config is None:
+        if given := [name for name, value in (("model", model), ("heldout", heldout)) if value is not None]:
+            raise UserError(f"--{given[0]} says nothing without --data; give the data to encode, or leave it out")
         _usage(_cache_folder(settings), prune, as_json)
         return
     if prune is not None:
@@ -95,10 +97,16 @@ def cache(
 
 
 def _cache_folder(settings: list[str] | None) -> Path:
+    """The folder that `--set cache=...` names, or the user's; UserError for any other setting."""
     from datasets_cache import cache_directory
 
-    chosen = parse_settings(settings).get("cache")
-    return Path(chosen) if chosen else Path(cache_directory())
+    chosen = parse_settings(settings)
+    folder = chosen.pop("cache", None)
+    if chosen:
+        raise UserError(f"--set {next(iter(chosen))}=... says nothing of a cache without --data; leave it out")
+    if folder is not None and not (isinstance(folder, str) and folder):
+        raise UserError(f"--set cache={folder!r} is no folder")
+    return Path(folder).expanduser() if folder else Path(cache_directory())
 
 
 def _usage(root: Path, days: float | None, as_json: bool) -> None:

@@ -119,7 +119,8 @@ def plan(
         "seed": seed, "threads": threads, "overwrite": overwrite,
     }  # fmt: skip
     if prior and not (config or old_config or model or data):
-        _explained(explain_prior(prior, experts or 3, figure), figure, as_json)
+        alone = configured(options | {"model": "-", "data": "-", "out": Path("-")}, None, None, settings)
+        _explained(explain_prior(alone, figure), figure, as_json)
         return
     made = configured(options, config, old_config, settings)
     with progress_bar("planning") as progress:

@@ -128,12 +128,6 @@ class CachedData:
         """The file of each picture, or a name for one that lies in another file."""
         return tuple(item.path for item in self.items)
 
-    @cached_property
-    def groups(self) -> tuple[int, ...]:
-        """Number of each picture's shape: only pictures of one group can share a batch."""
-        numbers = {shape: number for number, shape in enumerate(sorted(set(self.shapes)))}
-        return tuple(numbers[shape] for shape in self.shapes)
-
     def latents(self, rows: Sequence[int]) -> Tensor:
         """Latents (rows, c, [t], h, w) float32 of pictures of equal shape."""
         return torch.stack([self.shelf.get(self.places[row])[LATENT] for row in rows])

@@ -91,8 +91,11 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Row]]:
         if line.strip():
             try:
                 row = json.loads(line)
+                json.dumps(row, ensure_ascii=False).encode()
             except json.JSONDecodeError:
                 raise UserError(f"{where} is not JSON; write one object a line") from None
+            except UnicodeEncodeError:  # an escape of UTF-16 without its other half
+                raise UserError(f"{where} holds half of a character; write it whole") from None
             yield where, row if isinstance(row, dict) else {}
 
 

@@ -66,9 +66,17 @@ def decode(data: bytes, size: Size, name: str) -> NDArray[np.uint8]:
     Raises:
         BadPicture: the bytes are not a whole picture.
     """
+    return fitted(seen(data, name), size)
+
+
+def seen(data: bytes, name: str) -> Image.Image:
+    """A picture as people see it, RGB: turned as its camera was held, white behind what is transparent.
+
+    Raises:
+        BadPicture: the bytes are not a whole picture, or one of more pixels than Pillow opens.
+    """
     with whole(name), Image.open(io.BytesIO(data)) as opened:
-        picture = opaque(ImageOps.exif_transpose(opened))
-    return fitted(picture, size)
+        return opaque(ImageOps.exif_transpose(opened))
 
 
 def fitted(picture: Image.Image, size: Size) -> NDArray[np.uint8]:
@@ -98,8 +106,15 @@ def whole(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = "is not a picture" if isinstance(error, UnidentifiedImageError) else "is damaged"
-        raise BadPicture(name, reason) from None
+        raise BadPicture(name, _reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "is not a picture"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels"  # where Pillow refuses
+    return "is damaged"
 
 
 def opaque(picture: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import re
 from collections.abc import Callable, Iterable
@@ -46,7 +47,8 @@ def open_dataset(data: Path | str, reading: Reading | None = None, *, apart: Ite
 def decide(data: str) -> tuple[str, list[Path]]:
     """What kind of source a text names, and its folder or files.
 
-    The kinds are `saved`, `files` and `pictures` (folders), `parquet` and `webdataset` (files), and `hub`.
+    The kinds are `saved`, `files` and `pictures` (folders), `parquet` and `webdataset` (files), and `hub`. What names a
+    file (`.parquet`, `.tar`) is never one of the hub, nor `owner/name` where `owner` is a folder on this machine.
     """
     folder = Path(data).expanduser()
     if folder.is_dir():
@@ -57,12 +59,24 @@ def decide(data: str) -> tuple[str, list[Path]]:
             known = " or ".join(FILE_KINDS)
             raise UserError(f"the data {data} is not a folder, nor files of one kind ({known}); give one of them")
         return kinds.pop(), files
-    if HUB_NAME.fullmatch(data):
+    if HUB_NAME.fullmatch(data) and not _is_here(folder):
         return "hub", []
     raise UserError(
-        f"the data folder {data} does not exist; give a folder of pictures with captions, parquet or tar files, "
-        "or the name of a data set on the hub (owner/name)"
+        f"the data folder {data} does not exist{_near(folder)}; give a folder of pictures with captions, parquet or "
+        "tar files, or the name of a data set on the hub (owner/name)"
     )
+
+
+def _is_here(path: Path) -> bool:
+    """True if a name can only be meant for this machine, though `owner/name` of the hub looks alike."""
+    return path.parent.is_dir() or path.suffix.lower() in FILE_KINDS
+
+
+def _near(path: Path) -> str:
+    """What a name that is not there may have been meant for."""
+    beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    return f" (is it {path.parent / near[0]}?)" if near else ""
 
 
 def splits_of(data: Path | str) -> tuple[str, str | None]:

@@ -45,13 +45,16 @@ def entry(root: Path, kind: str, key: str) -> Path:
 
 def read(path: Path) -> Arrays | None:
     """The arrays of an entry, or None where it is absent or unreadable (it is then made again)."""
+    attributes = about(path)
     try:
-        if not _is_whole(path, about(path)):
+        if attributes is None or not _is_whole(path, attributes):
             return None
         group = zarr.open_group(path, mode="r")
-        return {name: np.asarray(array[...]) for name, array in group.arrays()}
-    except (OSError, ValueError, KeyError, RuntimeError):
+        arrays = {name: np.asarray(array[...]) for name, array in group.arrays()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError):
         return None
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    return arrays if attributes.get("shapes", shapes) == shapes else None
 
 
 def look(path: Path) -> Shapes | None:

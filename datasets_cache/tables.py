@@ -204,13 +204,15 @@ def _quiet() -> Iterator[None]:
     """No progress bars of `datasets`, whose steps are short beside the encoding, and no log: errors are sentences."""
     from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    before, log = are_progress_bars_disabled(), logging.getLogger("datasets")
-    level = log.level
+    before, logs = are_progress_bars_disabled(), [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [log.level for log in logs]
     disable_progress_bars()
-    log.setLevel(logging.CRITICAL)
+    for log in logs:
+        log.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
         if not before:
             enable_progress_bars()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections import defaultdict
@@ -84,8 +85,8 @@ def prune(cache: Path | None = None, *, days: float | None = None, model: str | 
     ]
     for entry in chosen:
         shutil.rmtree(entry.path, ignore_errors=True)
-    for left in root.glob(f"*/*/{store.SCRATCH}*"):
-        if now - left.stat().st_mtime >= DAY:  # a younger one may belong to a writer at work
+    for left in (left for kind in PLACES for left in (root / kind).glob(f"*/{store.SCRATCH}*")):
+        if _inside(left, root) and now - left.stat().st_mtime >= DAY:  # a younger one may belong to a writer at work
             shutil.rmtree(left, ignore_errors=True)
     return [entry for entry in chosen if not entry.path.exists()]
 
@@ -94,7 +95,22 @@ def entries(cache: Path | None = None) -> Iterator[Entry]:
     """Everything in the cache that can be removed on its own."""
     root = cache or store.cache_directory()
     for kind, pattern in PLACES.items():
-        for path in sorted(path for path in (root / kind).glob(pattern) if path.is_dir()):
+        for path in sorted(path for path in (root / kind).glob(pattern) if _is_own(path, kind, root)):
             told = (store.about(path) or {}).get("told") or {}
             size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
             yield Entry(path, kind, str(told.get("model") or UNKNOWN), size, path.stat().st_mtime)
+
+
+def _is_own(path: Path, kind: str, root: Path) -> bool:
+    """True for what this cache made: a folder chosen by mistake may hold another person's `class/dogs`."""
+    if not (path.is_dir() and _inside(path, root)):
+        return False
+    if kind == "tables":  # as Hugging Face `datasets` keeps them
+        return any(path.glob("*/*/dataset_info.json")) or any(path.glob("*/*.incomplete"))
+    key = re.fullmatch(r"[0-9a-f]{64}" if kind == "class" else r"([0-9a-f]{2})[0-9a-f]*\.zarr", path.name)
+    return key is not None and (kind == "class" or path.parent.name == key[1])
+
+
+def _inside(path: Path, root: Path) -> bool:
+    """False where a link leads out of the cache."""
+    return path.resolve().is_relative_to(root.resolve())

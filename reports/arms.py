@@ -15,8 +15,21 @@ from reports.runs import Run
 from reports.statistics import Array
 from spectra.errors import UserError
 
-METHODS = {"fera": "FeRA", "lora": "LoRA", "dora": "DoRA", "adalora": "AdaLoRA", "ia3": "IA3", "loha": "LoHa"}
-NO_PART_OF_AN_ARM = {"seed", "out", "name", "prior", "threads", "device", "cache", "overwrite"}
+METHODS = {
+    "fera": "FeRA", "lora": "LoRA", "dora": "DoRA", "adalora": "AdaLoRA", "ia3": "IA3", "loha": "LoHa", "lokr": "LoKr",
+    "oft": "OFT", "full": "full training",
+}  # fmt: skip
+VARIANTS = {
+    ("router", "energy+snr"): "router of energy and SNR", ("router", "energy+clock"): "router of energy and clock",
+    ("router", "clock"): "clock router", ("router", "uniform"): "uniform gates",
+    ("fera_mode", "published"): "published mode", ("expert", "ia3"): "IA3 experts", ("expert", "dora"): "DoRA experts",
+    ("router_start", "random"): "random start",
+}  # fmt: skip
+"""Settings that make another method of FeRA, whose name says so even where it is the only one of its kind."""
+NO_PART_OF_AN_ARM = {
+    "seed", "out", "name", "prior", "threads", "device", "cache", "overwrite", "resume", "checkpoint_every",
+    "keep_checkpoints", "trackers", "project", "preview_every", "preview_prompts",
+}  # fmt: skip
 """Settings in which the runs of one arm may differ; whether there is a prior counts, its path does not."""
 
 STYLES = 8
@@ -86,12 +99,13 @@ def arm_key(run: Run) -> str:
 
 
 def plain_label(run: Run) -> str:
-    """The name of a method as people write it; FeRA says whether it had a prior."""
+    """The name of a method as people write it; FeRA says whether it had a prior, and what is unusual about it."""
     method = str(run.record["method"])
     name = METHODS.get(method.lower(), method)
     prior = run.record["prior"] is not None
     if method.lower() == "fera":
-        return f"{name} {'with' if prior else 'without'} prior"
+        variants = [words for (key, value), words in VARIANTS.items() if run.config.get(key) == value]
+        return extended(f"{name} {'with' if prior else 'without'} prior", variants)
     return f"{name} with prior" if prior else name
 
 
@@ -103,7 +117,15 @@ def tell_apart(groups: Sequence[Sequence[Run]]) -> list[str]:
     configs = [{"steps": g[0].record["steps"], **g[0].config} for g in groups]
     keys = sorted({key for config in configs for key in config} - NO_PART_OF_AN_ARM)
     keys = [key for key in keys if len({json.dumps(c.get(key), default=str, sort_keys=True) for c in configs}) > 1]
-    return [f"{plain} ({', '.join(f'{key} {config.get(key)}' for key in keys)})" for config in configs]
+    return [extended(plain, [f"{key} {config.get(key)}" for key in keys]) for config in configs]
+
+
+def extended(label: str, more: Sequence[str]) -> str:
+    """`label (more, ...)`, in the label's own brackets where it has some."""
+    if not more:
+        return label
+    begin = f"{label[:-1]}, " if label.endswith(")") else f"{label} ("
+    return f"{begin}{', '.join(more)})"
 
 
 def rank_of(arm: Arm) -> tuple[int, int, str]:

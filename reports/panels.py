@@ -29,6 +29,9 @@ from reports.figures import (
 from reports.statistics import Array, Ratio
 from reports.words import digits_of, signed
 
+LONGEST = 52
+"""Letters that fit into the width of a panel; longer words are drawn smaller."""
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -82,7 +85,8 @@ def verdict(pairs: Sequence[Against]) -> Panel:
             whiskers(axes, np.array([at]), [pair.error], arm_colour(style), MARKERS[style % 8], horizontal=True)
             label = f"{pair.arm.label} against {pair.other.label}: {signed(pair.error.value, digits_of(pair.error))}"
             axes.plot([1, 1], [at - 0.25, at + 0.16], color=MUTED, linewidth=0.9, zorder=0.5)
-            axes.text(0.0, at + 0.2, label, transform=axes.get_yaxis_transform(), va="bottom")
+            size = 10.5 * min(1.0, LONGEST / len(label))
+            axes.text(0.0, at + 0.2, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=size)
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
         axes.set_ylim(-0.6, len(pairs) - 0.3)

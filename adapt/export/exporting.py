@@ -20,7 +20,7 @@ from adapt.export.kohya import family_of_kohya, kohya_tensors
 from adapt.export.scheduled import GATES_FILE, ScheduledLoras, load_lora, stepwise, write_scheduled
 from adapt.export.source import Source, call_of, open_source, run_pipeline
 from adapt.export.watching import Watched, answers, differences, forced, watching
-from adapt.methods import CONFIG_FILE, METHODS, WEIGHTS_FILE, remove_adapters
+from adapt.methods import CONFIG_FILE, METHODS, NAME, WEIGHTS_FILE, remove_adapters
 from spectra.errors import UserError
 
 FORMATS = ("peft", "static-lora", "scheduled-loras", "kohya")
@@ -76,8 +76,9 @@ def export(
     check_free(out)
     source = open_source(Path(run_or_adapter), model, pipe, rank)
     try:
-        source.call.update(call_of(source, prompts, seeds, steps, guidance, call or {}))
         _check_method(source, format)
+        _check_prompts(source, format, call or {})
+        source.call.update(call_of(source, prompts, seeds, steps, guidance, call or {}))
         with fresh_folder(out) as folder:
             facts = {"format": format, "method": source.method, "name": source.name, **WRITERS[format](source, folder)}
             write_facts(folder, facts)
@@ -96,13 +97,22 @@ def _check_format(format: str) -> None:
 
 def _check_method(source: Source, format: str) -> None:
     if format == "scheduled-loras" and source.method != "fera":
-        raise UserError(f"scheduled-loras needs gates, and a {source.method} adapter has none; export static-lora")
+        other = "peft" if source.method == "full" else "static-lora"
+        raise UserError(f"scheduled-loras needs gates, and those of method {source.method} have none; export {other}")
     if format != "peft" and source.method == "full":
         raise UserError(f"full training changes more than a LoRA can hold, so {format} is not offered; export peft")
     if format == "kohya":
         family_of_kohya(source.pipe)
     if format != "peft" and not hasattr(source.pipe, "load_lora_weights"):
         raise UserError(f"diffusers loads no LoRA into a {type(source.pipe).__name__}, so export peft")
+
+
+def _check_prompts(source: Source, format: str, call: Mapping[str, Any]) -> None:
+    from adapt.generating import animates
+
+    if format != "peft" and animates(source.pipe) and not {"image", "prompt_embeds"} & call.keys():
+        kind = type(source.pipe).__name__
+        raise UserError(f"a {kind} animates pictures, and exports are measured on prompts alone; export peft")
 
 
 def measure(source: Source) -> Measured:
@@ -123,9 +133,17 @@ def _factors(source: Source, measured: Measured) -> tuple[dict[str, Factors], di
     if source.method == "fera":
         gates = measured.seen.mean_gates.mean(0)
         words = "FeRA at its mean gates, averaged over generated latents and the steps of inference"
+        if source.denoiser.peft_config[NAME].expert != "lora":
+            words += f", as {_nearest_words(source)}"
         return lowrank.of_fera(source.denoiser, gates, source.rank), {"how": words, "mean_gates": gates.tolist()}
-    words = f"the nearest update of rank {source.rank} or less, layer by layer, by singular values"
-    return lowrank.nearest(source.denoiser, source.rank), {"how": words}
+    return lowrank.nearest(source.denoiser, source.rank), {"how": _nearest_words(source)}
+
+
+def _nearest_words(source: Source) -> str:
+    """How updates that are no LoRAs are made ones, and what is lost whatever the rank."""
+    scales = source.method == "ia3" or getattr(source.denoiser.peft_config[NAME], "expert", "") == "ia3"
+    lost = "; what it does to biases is lost, as a LoRA has none" if scales else ""
+    return f"the nearest update of rank {source.rank} or less, layer by layer, by singular values{lost}"
 
 
 def _write_peft(source: Source, folder: Path) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Names of layers in the files of kohya's sd-scripts, which ComfyUI and A1111 read: SD 1.5, SDXL and FLUX.1.
 
-SD 1.5 keeps the names of diffusers.  SDXL has those of Stability's own UNet (`input_blocks_4_1_...`).  FLUX.1 has those
-of Black Forest Labs, where q, k, v (and the MLP of a single block) are one layer: factors of several layers become one
-pair whose `up` is block diagonal, so the rank is the number of layers times their rank and the product is exact.
+SD 1.5 keeps the names of diffusers.  In files of SD 1.5 and SDXL all layers have one rank (see `one_rank`).  SDXL has
+those of Stability's own UNet (`input_blocks_4_1_...`).  FLUX.1 has those of Black Forest Labs, where q, k, v (and the
+MLP of a single block) are one layer: factors of several layers become one pair whose `up` is block diagonal, so the
+rank is the number of layers times their rank and the product is exact.
 """
 
 from __future__ import annotations
@@ -100,12 +101,28 @@ def _text_prefix(part: str, family: str) -> str:
 
 
 def _same_names(denoiser: nn.Module, factors: Mapping[str, Factors]) -> dict[str, Factors]:
-    return {name.replace(".", "_"): found for name, found in factors.items()}
+    return {name.replace(".", "_"): found for name, found in one_rank(factors).items()}
 
 
 def _stability_names(denoiser: nn.Module, factors: Mapping[str, Factors]) -> dict[str, Factors]:
     rename = stability_name(denoiser)
-    return {rename(name).replace(".", "_"): found for name, found in factors.items()}
+    return {rename(name).replace(".", "_"): found for name, found in one_rank(factors).items()}
+
+
+def one_rank(factors: Mapping[str, Factors]) -> dict[str, Factors]:
+    """The same updates, all of the largest rank, filled up with zeros.
+
+    diffusers (0.42) gives attention layers of another alpha than most layers the alpha of most, and alpha is the rank.
+    """
+    rank = max(found.rank for found in factors.values())
+    return {name: _widened(found, rank) for name, found in factors.items()}
+
+
+def _widened(found: Factors, rank: int) -> Factors:
+    down = found.down.new_zeros(rank, *found.down.shape[1:])
+    up = found.up.new_zeros(found.up.shape[0], rank, *found.up.shape[2:])
+    down[: found.rank], up[:, : found.rank] = found.down, found.up
+    return Factors(down, up, found.magnitude)
 
 
 def stability_name(unet: Any) -> Callable[[str], str]:
@@ -175,14 +192,11 @@ def joined(parts: list[Factors | None], sizes: list[int]) -> Factors:
     if len(parts) == 1:
         return given[0]
     rank, into = max(part.rank for part in given), given[0].down.shape[1]
-    downs, ups = [], []
-    for part, out in zip(parts, sizes, strict=True):
-        down, up = torch.zeros(rank, into), torch.zeros(out, rank)
-        if part is not None:
-            down[: part.rank], up[:, : part.rank] = part.down, part.up
-        downs.append(down)
-        ups.append(up)
-    return Factors(torch.cat(downs), torch.block_diag(*ups))
+    alike = [
+        Factors(torch.zeros(rank, into), torch.zeros(out, rank)) if part is None else _widened(part, rank)
+        for part, out in zip(parts, sizes, strict=True)
+    ]
+    return Factors(torch.cat([part.down for part in alike]), torch.block_diag(*(part.up for part in alike)))
 
 
 def _outputs(denoiser: nn.Module, name: str) -> int:

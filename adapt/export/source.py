@@ -70,23 +70,27 @@ def call_of(
     guidance: float | None,
     more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Arguments of the call that is watched."""
+    """Arguments of the call that is watched: of the sizes that the run was trained at, guided as its pictures were."""
+    from adapt.generating import call_of_sizes, guided, sizes_of_run
+    from datasets_cache.families.text import cleaning
     from spectra.models import call_defaults, check_steps
 
-    settings: dict[str, Any] = source.record.get("config", {}) if source.record else {}
+    pipe, settings = source.pipe, source.record.get("config", {}) if source.record else {}
     chosen = list(prompts) if prompts is not None else _captions(source)[:PROMPTS]
     if not chosen or not seeds:
         raise UserError("nothing to measure gates on; give at least one prompt and one seed")
     steps = steps or int(settings.get("sample_steps", 20))
-    check_steps(source.pipe, steps)
-    scale = settings.get("guidance", 3.0) if guidance is None else guidance
-    accepted = inspect.signature(type(source.pipe).__call__).parameters
-    usual = {"num_inference_steps": steps, "guidance_scale": float(scale), "output_type": "latent"}
-    call: dict[str, Any] = {name: value for name, value in usual.items() if name in accepted}
-    call |= call_defaults(source.pipe) | dict(more)
-    if "prompt_embeds" not in call:
+    check_steps(pipe, steps)
+    scale = float(settings.get("guidance", 3.0) if guidance is None else guidance)
+    rows = len(more["prompt_embeds"]) if "prompt_embeds" in more else len(chosen) * len(seeds)
+    accepted = inspect.signature(type(pipe).__call__).parameters
+    usual = call_of_sizes(pipe, sizes_of_run(pipe, settings)) | guided(pipe, scale, rows) | call_defaults(pipe)
+    usual |= cleaning(pipe) | {"num_inference_steps": steps, "output_type": "latent"}
+    call: dict[str, Any] = {name: value for name, value in usual.items() if name in accepted} | dict(more)
+    if "prompt_embeds" in call:
+        call.pop("negative_prompt", None)
+    else:
         call["prompt"] = [prompt for prompt in chosen for _ in seeds]
-    rows = len(call["prompt"]) if "prompt" in call else len(call["prompt_embeds"])
     call["generator"] = [seeds[row % len(seeds)] for row in range(rows)]
     return call
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -12,6 +10,7 @@ import numpy as np
 from peft import PeftConfig
 from torch import nn
 
+from adapt.fera import checked
 from adapt.fera.features import COLUMNS, TIMED, Floats, blind_statistics, statistics_of
 from adapt.fera.noise import Clock
 from adapt.fera.view import usual_grid
@@ -24,6 +23,8 @@ __all__ += ["router_shapes"]
 PEFT_TYPE = "FERA"
 DEFAULT_BANDS = 4
 PUBLISHED_BANDS = 3
+LEAST = {"r": 1, "num_experts": 1, "total_rank": 1, "shared_rank": 0, "bands": 1, "router_hidden": 1}
+OPEN = ("r", "total_rank", "bands")  # whole numbers that may be left out
 CHOICES = {"mode": ("exact", "published"), "gates": ("router", "uniform"), "expert": ("lora", "ia3", "dora")}
 
 
@@ -87,7 +88,6 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
         self._tidy()
         self._check_choices()
         self._share_rank()
-        self._check_ranges()
         self._check_bands()
         self._check_features()
         self._check_start()
@@ -131,10 +131,6 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
 
     def _share_rank(self) -> None:
         """Fill in whichever of `r` and `total_rank` was left out."""
-        for name, least in (("num_experts", 1), ("shared_rank", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise UserError(f"FeraConfig: {name} is a whole number of at least {least}, got {value!r}")
         if self.r is None and self.total_rank is not None:
             self.r, rest = divmod(self.total_rank - self.shared_rank, self.num_experts)
             if rest or self.r < 1:
@@ -143,43 +139,35 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
                     f"split evenly over {self.num_experts} experts"
                 )
         self.r = 4 if self.r is None else self.r
-        if not isinstance(self.r, int) or self.r < 1:
-            raise UserError(f"FeraConfig: r is a whole number of at least 1, got {self.r!r}")
         total = self.r * self.num_experts + self.shared_rank
         if self.total_rank not in (None, total):
             raise UserError(
                 f"FeraConfig: r, num_experts and shared_rank make a total rank of {total}, not {self.total_rank}"
             )
         self.total_rank = total
+        self.alpha = (1.0 if self.mode == "published" else float(total)) if self.alpha is None else self.alpha
 
     def _tidy(self) -> None:
-        """Give JSON's lists the types that they were saved from."""
+        """Give every value its type, also those of JSON; UserError for one that cannot have it."""
+        for name, least in LEAST.items():
+            if not (name in OPEN and getattr(self, name) is None):
+                setattr(self, name, checked.whole(name, getattr(self, name), least))
         for name in ("scales", "feature_mean", "feature_std"):
-            values = getattr(self, name)
-            setattr(self, name, None if values is None else tuple(float(value) for value in values))
-        self.features = (self.features,) if isinstance(self.features, str) else tuple(self.features)
-        self.grid = None if self.grid is None else (int(self.grid[0]), int(self.grid[1]))
-        self.target_modules = _unique(self.target_modules)
-        self.exclude_modules = _unique(self.exclude_modules)
+            setattr(self, name, checked.numbers(name, getattr(self, name)))
+        self.tau, self.dropout = checked.number("tau", self.tau), checked.share("dropout", self.dropout)
+        self.alpha = None if self.alpha is None else checked.number("alpha", self.alpha)
+        self.features = checked.texts("features", self.features)
+        self.grid = checked.grid(self.grid)
+        for name in ("target_modules", "exclude_modules"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):  # once each and in order: equal saves, equal bytes
+                setattr(self, name, sorted(set(checked.texts(name, value))))
 
     def _check_choices(self) -> None:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 known = " or ".join(repr(choice) for choice in choices)
                 raise UserError(f"FeraConfig: {name} is {known}, got {getattr(self, name)!r}")
-
-    def _check_ranges(self) -> None:
-        if not isinstance(self.router_hidden, int) or self.router_hidden < 1:
-            raise UserError(f"FeraConfig: router_hidden is a whole number of at least 1, got {self.router_hidden!r}")
-        assert self.total_rank is not None
-        usual = 1.0 if self.mode == "published" else float(self.total_rank)
-        self.alpha = usual if self.alpha is None else float(self.alpha)
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise UserError(f"FeraConfig: alpha is a number above 0, got {self.alpha}")
-        if not (math.isfinite(self.tau) and self.tau > 0):
-            raise UserError(f"FeraConfig: tau is a number above 0, got {self.tau}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"FeraConfig: dropout lies in [0, 1), got {self.dropout}")
 
     def _check_bands(self) -> None:
         if self.scales is not None:
@@ -189,7 +177,7 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
             self.scales, self.bands = bank.scales, bank.bands
         usual = PUBLISHED_BANDS if self.mode == "published" else DEFAULT_BANDS
         self.bands = usual if self.bands is None else self.bands
-        if not isinstance(self.bands, int) or self.bands < 2:
+        if self.bands < 2:
             raise UserError(f"FeraConfig: the router needs at least 2 bands to tell latents apart, got {self.bands}")
 
     def _check_features(self) -> None:
@@ -229,8 +217,10 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
         if self.router_start is None:
             return
         assert self.bands is not None
+        if self.gates == "uniform":
+            raise UserError("FeraConfig: uniform gates have no router to start; leave out router_start")
         wanted = router_shapes(self.feature_width, self.router_hidden, self.num_experts)
-        found = {name: np.shape(value) for name, value in self.router_start.items()}
+        found = checked.shapes("router_start", self.router_start)
         if found != wanted:
             raise UserError(f"FeraConfig: router_start has shapes {found}, this router needs {wanted}")
 
@@ -241,7 +231,7 @@ def router_shapes(width: int, hidden: int, experts: int) -> dict[str, tuple[int,
 
 
 def config_from_json(saved: dict[str, Any], source: str) -> FeraConfig:
-    """The configuration that a file holds; UserError for keys that this version does not know."""
+    """The configuration that a file holds; UserError for keys and values that this version does not know."""
     if saved.get("peft_type") != PEFT_TYPE:
         raise UserError(f"{source} describes a {saved.get('peft_type')!r} adapter, not FeRA: load it with peft")
     known = {item.name for item in fields(FeraConfig)}
@@ -250,7 +240,10 @@ def config_from_json(saved: dict[str, Any], source: str) -> FeraConfig:
         guess = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f" (did you mean {guess[0]!r}?)" if guess else ""
         raise UserError(f"{source} has unknown settings {', '.join(unknown)}{hint}; it may need a newer version")
-    return FeraConfig(**saved)
+    try:
+        return FeraConfig(**saved)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
 
 
 def resolve(config: FeraConfig, model: nn.Module) -> FeraConfig:
@@ -274,8 +267,3 @@ def resolve(config: FeraConfig, model: nn.Module) -> FeraConfig:
         clock = Clock.of(config.noise_schedule) if config.timed and config.noise_schedule is not None else None
         mean, std = statistics_of(config.features, bank, grid, clock)
     return replace(config, grid=grid, scales=bank.scales, bands=bank.bands, feature_mean=mean, feature_std=std)
-
-
-def _unique(names: Iterable[str] | str | None) -> list[str] | str | None:
-    """Names once each and in order, so that two saves of one adapter are the same bytes."""
-    return names if names is None or isinstance(names, str) else sorted(set(names))

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from peft import AdaLoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -131,13 +132,16 @@ def _scales(model: nn.Module, tuners: Iterable[Any]) -> tuple[Scale, ...]:
         for name, scale in scaling.items() if isinstance(scaling, dict) else ():
             found.setdefault(name, float(scale))
     configs = getattr(model, "peft_config", {})
+    for name, config in configs.items():
+        if name in found and isinstance(config, AdaLoraConfig):  # whose layers divide by the rank when they are called
+            found[name] /= config.init_r
     return tuple(Scale(name, scale, *_alpha_and_rank(configs.get(name))) for name, scale in found.items())
 
 
 def _alpha_and_rank(config: Any) -> tuple[float | None, int | None]:
     """Of a FeRA or a LoRA configuration; None twice where alpha over rank is not the factor."""
     alpha = getattr(config, "alpha", None) or getattr(config, "lora_alpha", None)
-    rank = getattr(config, "total_rank", None) or getattr(config, "r", None)
+    rank = getattr(config, "total_rank", None) or getattr(config, "init_r", None) or getattr(config, "r", None)
     if isinstance(alpha, int | float) and isinstance(rank, int) and not getattr(config, "use_rslora", False):
         return float(alpha), rank
     return None, None

@@ -46,12 +46,14 @@ class Clock:
     @classmethod
     def of(cls, schedule: dict[str, Any]) -> Clock:
         """The schedule that `schedule_of` described; UserError where the description is of something else."""
-        kind, table = schedule.get("kind"), tuple(schedule.get("log_snr", ()))
+        kind: Any = None
+        table: tuple[float, ...] = ()
         try:
+            kind, table = schedule.get("kind"), tuple(float(level) for level in schedule.get("log_snr", ()))
             steps = float(schedule["last" if kind == "vp" else "steps"]) if kind in ("vp", "flow") else 1.0
             data = float(schedule.get("sigma_data", 1.0))
             finite = bool(np.isfinite(np.array([steps, data, *table], dtype=np.float64)).all())
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             finite, steps, data = False, 0.0, 0.0
         if kind not in KINDS or not finite or min(steps, data) <= 0 or (kind == "vp" and len(table) < 2):
             raise UserError(f"not a noise schedule as adapt.fera.noise.schedule_of writes it: {str(schedule)[:80]}")

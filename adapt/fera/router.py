@@ -116,7 +116,8 @@ class FeraRouter(nn.Module, FeraLayer):
         with _full_precision(latent.device):
             features = reader(latent, timestep)
             weights = RouterWeights(*(getattr(self, part)[name].float() for part in self.adapter_layer_names))
-            return gates(features.to(weights.w1), weights, reader.tau)
+            found = gates(features.to(weights.w1), weights, reader.tau)
+        return found.to(latent.device)  # a model that waits elsewhere between calls is moved after this hook
 
     def write(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Fill the cell from a call of the denoiser."""

@@ -10,7 +10,12 @@ from adapt.methods.fera_adapter import FERA
 from adapt.methods.folders import find_adapter, open_adapter
 from adapt.methods.full import FULL
 from adapt.methods.peft_adapters import methods
-from adapt.methods.text_encoders import attach_text_encoders, load_text_encoders, save_text_encoders
+from adapt.methods.text_encoders import (
+    attach_text_encoders,
+    check_text_encoders,
+    load_text_encoders,
+    save_text_encoders,
+)
 from spectra.errors import UserError
 
 __all__ = [
@@ -21,6 +26,7 @@ __all__ = [
     "Method",
     "Reach",
     "attach_text_encoders",
+    "check_text_encoders",
     "find_adapter",
     "kind_of",
     "load_adapter",

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NAME = "default"
 """Name of the adapter inside the denoiser."""
+TEXT_SETTINGS = ("rank", "alpha", "dropout")
+"""Settings of the LoRA that text encoders get, whatever the denoiser's method."""
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -127,6 +129,8 @@ class Method:
     """(denoiser, peak learning rate, config) -> groups for an optimizer, each with its own peak as `lr`."""
     lacks: tuple[str, ...] = ()
     """Settings that the method has no counterpart of."""
+    by_layers: bool = True
+    """Whether layers are chosen; else every weight of the denoiser is trained."""
 
     def attach(
         self, denoiser: Any, config: TrainConfig, targets: list[str], prior: Prior | None, pipe: Any = None
@@ -153,10 +157,13 @@ class Method:
         return reach
 
     def check(self, config: TrainConfig) -> None:
-        """UserError for a setting that was changed and means nothing to the method."""
+        """UserError for a setting that was changed and means nothing to the method, or another's `start_from`."""
+        used = TEXT_SETTINGS if config.text_encoder and self.by_layers else ()
         for name in self.lacks:
-            if getattr(config, name) != TrainConfig.model_fields[name].default:
+            if getattr(config, name) != TrainConfig.model_fields[name].default and name not in used:
                 raise UserError(f"{self.name} has no {name}; leave '{name}' out")
+        if config.start_from is not None:
+            self._start(config)
 
     def trainable(self, denoiser: Any) -> int:
         """How many numbers are learned: what equal-parameter comparisons compare."""

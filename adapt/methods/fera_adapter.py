@@ -24,15 +24,13 @@ SAME = ("r", "num_experts", "shared_rank", "expert", "mode", "target_modules", "
 def settings(config: TrainConfig, targets: list[str], prior: Prior | None, pipe: Any) -> Any:
     """The FeraConfig that a run's settings, its prior and the pipeline's noise levels make.
 
-    A prior's own temperature stands unless `tau` was changed, because its router was fitted at that temperature.
+    A prior's own temperature stands unless `tau` is given, because its router was fitted at that temperature.
     """
     from adapt.fera import FeraConfig
 
     given = _given(config, pipe) | {"target_modules": list(targets)}
     if prior is None:
-        return FeraConfig(tau=config.tau, **given)
-    if config.tau != TrainConfig.model_fields["tau"].default:
-        given["tau"] = config.tau
+        return FeraConfig(**given)
     if config.router_start == "random":
         given["router_start"] = None
     return prior.fera_config(**given)
@@ -41,21 +39,22 @@ def settings(config: TrainConfig, targets: list[str], prior: Prior | None, pipe:
 def prior_options(config: TrainConfig) -> dict[str, Any]:
     """What the settings of a run say about a prior that is learned from a cube: keywords of `Prior.from_cube`."""
     features, _ = _router(config)
-    chosen = {"bands": config.bands, "overlap": config.overlap, "data": config.prior_data}
+    chosen = {"bands": config.bands, "overlap": config.overlap, "data": config.prior_data, "tau": config.tau}
     options: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
-    return options | {"experts": config.experts, "tau": config.tau, "features": features}
+    return options | {"experts": config.experts, "features": features}
 
 
 def _given(config: TrainConfig, pipe: Any) -> dict[str, Any]:
     """What the settings of a run say about an adapter, whatever prior it starts from."""
-    rank = max(1, (config.rank - config.shared_rank) // config.experts)
+    rank = max(1, (config.rank - config.shared_rank) // config.experts)  # `ia3` experts have none, and may get 1
     features, gates = _router(config)
     given: dict[str, Any] = {
         "r": rank, "num_experts": config.experts, "shared_rank": config.shared_rank, "expert": config.expert,
         "alpha": config.alpha, "dropout": config.dropout, "mode": config.fera_mode, "features": features,
         "gates": gates, "noise_schedule": noise_schedule(features, pipe),
     }  # fmt: skip
-    return given | ({} if config.bands is None else {"bands": config.bands})
+    chosen = {"bands": config.bands, "tau": config.tau}
+    return given | {name: value for name, value in chosen.items() if value is not None}
 
 
 def _router(config: TrainConfig) -> tuple[tuple[str, ...], str]:

@@ -81,4 +81,5 @@ def _no_settings(config: TrainConfig, targets: list[str], prior: object, pipe: o
     return None
 
 
-FULL = Method("full", _no_settings, save, load, base, insert, go_on, lacks=("dropout", "alpha", "targets"))
+FULL = Method("full", _no_settings, save, load, base, insert, go_on,
+              lacks=("rank", "dropout", "alpha", "targets"), by_layers=False)  # fmt: skip

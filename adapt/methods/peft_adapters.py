@@ -45,6 +45,9 @@ def insert(denoiser: Any, settings: Any) -> None:
         warnings.filterwarnings("ignore", message="Invalid `(oft_block_size|r)`")  # the nearest divisor is meant
         with_adapters(denoiser).add_adapter(settings, NAME)
     cast_adapter_dtype(denoiser, NAME)
+    for name, parameter in denoiser.named_parameters():
+        if name.endswith(f".ranknum.{NAME}"):  # AdaLoRA's divisor, which PEFT makes trainable when it moves it
+            parameter.requires_grad_(False)
 
 
 def go_on(denoiser: Any, settings: Any, folder: Path) -> None:
@@ -228,5 +231,5 @@ def methods() -> dict[str, Method]:
         "loha": peft_method("loha", peft.LoHaConfig, _hadamard, lacks=("dropout",)),
         "lokr": peft_method("lokr", peft.LoKrConfig, _hadamard, lacks=("dropout",)),
         "oft": peft_method("oft", peft.OFTConfig, _oft, reach=OFT_REACH, lacks=("dropout", "alpha")),
-        "ia3": peft_method("ia3", peft.IA3Config, _ia3, lacks=("dropout", "alpha")),
+        "ia3": peft_method("ia3", peft.IA3Config, _ia3, lacks=("rank", "dropout", "alpha")),
     }  # fmt: skip

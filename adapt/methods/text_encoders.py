@@ -36,6 +36,12 @@ def clip_encoders(pipe: Any) -> dict[str, nn.Module]:
     return {name: part for name, part in found.items() if part is not None and type(part).__name__.startswith("CLIP")}
 
 
+def check_text_encoders(pipe: Any) -> None:
+    """UserError where a pipeline has no text encoder that could be trained."""
+    if not clip_encoders(pipe):
+        raise UserError(f"text_encoder: {type(pipe).__name__} has no CLIP text encoder to train; leave it out")
+
+
 def attach_text_encoders(pipe: Any, config: TrainConfig) -> dict[str, nn.Module]:
     """Freeze every CLIP text encoder and add a trainable LoRA of the run's rank; returns the encoders.
 
@@ -45,9 +51,8 @@ def attach_text_encoders(pipe: Any, config: TrainConfig) -> dict[str, nn.Module]
     Raises:
         UserError: the pipeline has no CLIP text encoder, or saved weights do not fit.
     """
+    check_text_encoders(pipe)
     encoders = clip_encoders(pipe)
-    if not encoders:
-        raise UserError(f"text_encoder: {type(pipe).__name__} has no CLIP text encoder to train; leave it out")
     started = None if config.start_from is None else find_adapter(config.start_from)[0]
     for name, encoder in encoders.items():
         encoder.requires_grad_(False)

@@ -157,7 +157,7 @@ def _flow(scheduler: Any, weight: str, tokens: int | None) -> Objective:
         timestep_of=lambda level: flow.timestep_of(level, steps),
         weights=conventions.straight,
         noise_weight=lambda level: level,
-        level_weight=weighting.flow(weight, steps),
+        level_weight=weighting.flow(weight, float(flow.shifted(torch.tensor(1 / steps), shift))),
     )
 
 

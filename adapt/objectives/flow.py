@@ -34,6 +34,8 @@ def own_shift(settings: Mapping[str, Any], tokens: int | None) -> float:
     With dynamic shifting it depends on the size of the picture: mu is a straight line in the number of `tokens` through
     (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift), and the shift is exp(mu), or mu itself.
     Without `tokens` it is that of the smaller size.
+    FLUX.2's pipeline lets mu depend on the number of sampler steps too: at 200 steps it is this line, with fewer it is
+    larger.
     """
     if not settings.get("use_dynamic_shifting"):
         return float(settings.get("flow_shift") or settings.get("shift") or 1.0)

@@ -69,14 +69,14 @@ def denoising(name: str, gamma: float, kind: str, noisiest: float) -> Weighting:
     return weigh
 
 
-def flow(name: str, steps: int) -> Weighting:
-    """A weighting of the error of u; UserError for one of denoisers."""
+def flow(name: str, smallest: float) -> Weighting:
+    """A weighting of the error of u in a schedule whose smallest sigma is given; UserError for one of denoisers."""
     if name == "none":
         return unweighted
     if name not in FLOW:
         setting = "min_snr weighs" if name == "min_snr" else f"the weighting {name!r} weighs"
         raise UserError(f"{setting} denoising losses only, and this model is trained by flow matching: {_known(FLOW)}")
-    return lambda sigma: FLOW[name](sigma, 1 / steps).float()
+    return lambda sigma: FLOW[name](sigma, smallest).float()
 
 
 def _known(table: Mapping[str, object]) -> str:

@@ -1,16 +1,19 @@
-"""What a data set holds and how much of it is encoded already, without encoding it."""
+"""What the data of a run hold and how much of them is encoded already, without encoding anything."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adapt.config import TrainConfig
-from adapt.task import HELDOUT_SHARE, preparation_of, reading_of
-from datasets_cache.encoder import Encoder, Planned
+from adapt.preservation import check_draws, not_drawn
+from adapt.task import held_out, preparation_of, reading_of
+from datasets_cache.encoder import Encoder, Planned, Preparation
 from datasets_cache.encoding import left_out, look
-from datasets_cache.items import BadPicture
+from datasets_cache.items import Item
+from datasets_cache.picture import Size
 from datasets_cache.sources import open_dataset, splits_of
+from spectra.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -18,42 +21,81 @@ class Looked:
     """Pictures that were opened and measured, and the encoder that would encode them."""
 
     encoder: Encoder
-    planned: list[Planned]
-    bad: list[BadPicture]
-    heldout: int
-    """Pictures of a held-out source; 0 where some of `planned` will be held out."""
-    note: str | None
-    """Which pictures are left out, in a sentence, if some are."""
-
-    @property
-    def apart(self) -> int:
-        """How many of the pictures will be measured on instead of trained on, as nothing else is held out."""
-        return 0 if self.heldout else max(1, len(self.planned) // HELDOUT_SHARE)
+    train: list[Planned]
+    heldout: list[Planned]
+    classes: list[Planned]
+    """Pictures of a subject's class that a person gives (DreamBooth)."""
+    to_draw: int | None
+    """How many class pictures the base still has to draw; None where it draws none."""
+    notes: list[str]
+    """Which pictures are left out, in sentences."""
 
     def facts(self) -> dict[str, Any]:
         """Counts and the reason of the first picture that has to be encoded."""
-        missing = [one for one in self.planned if one.shape is None]
-        shapes = sorted({one.fit.size for one in self.planned})
+        every = {one.key: one for one in (*self.train, *self.heldout, *self.classes)}
+        missing = [one for one in every.values() if one.shape is None]
+        shapes = sorted({one.fit.size for one in self.train})
         return {
-            "pictures": len(self.planned) - self.apart, "heldout": self.heldout or self.apart,
-            "encoded": len(self.planned) - len(missing), "missing": len(missing),
+            "pictures": len(self.train), "heldout": len(self.heldout), "class_pictures": len(self.classes),
+            "to_draw": self.to_draw, "encoded": len(every) - len(missing), "missing": len(missing),
             "reason": self.encoder.why(missing[0]) if missing else None,
             "sizes": [f"{width} x {height}" for height, width in shapes],
-            "note": self.note,
+            "notes": self.notes,
         }  # fmt: skip
 
 
 def look_at_data(config: TrainConfig, pipe: Any) -> Looked:
-    """Open and measure every training picture.
+    """Open and measure every training, held-out and class picture.
 
     Raises:
-        UserError: nothing to read, or bad pictures where they may not be left out.
+        UserError: nothing to read, too few to hold one out, or bad pictures where they may not be left out.
     """
     source, beside = splits_of(config.data)
     held, reading, preparation = config.heldout or beside, reading_of(config), preparation_of(config)
-    items = open_dataset(source, reading, apart=[held] if held else [])
-    heldout = len(open_dataset(held, reading, apart=[source])) if held else 0
-    encoder = Encoder(pipe, config.cache)
+    encoder, notes = Encoder(pipe, config.cache), list[str]()
     encoder.check(preparation)
-    planned, bad = look(items, encoder, preparation)
-    return Looked(encoder, planned, bad, heldout, left_out(planned, bad, config.skip_bad))
+
+    def measured(items: list[Item], how: Preparation) -> list[Planned]:
+        planned, bad = look(items, encoder, how)
+        if note := left_out(planned, bad, config.skip_bad):
+            notes.append(note)
+        return planned
+
+    whole = replace(preparation, buckets=False)
+    train = measured(open_dataset(source, reading, apart=[held] if held else []), preparation)
+    if held:
+        heldout = measured(open_dataset(held, reading, apart=[source]), whole)
+    else:
+        rows, apart = held_out([o.digest for o in train], [o.item.caption for o in train], [o.item.path for o in train])
+        heldout = measured([train[row].item for row in apart], whole)
+        train = [train[row] for row in rows]
+    classes = []
+    if config.class_data is not None:
+        about_class = replace(reading, default_caption=config.class_caption)
+        classes = measured(open_dataset(config.class_data, about_class), preparation)
+    to_draw = _to_draw(config, pipe)
+    _check_sizes(train, [one.fit.size for one in classes] + [whole_size(encoder, whole)] * (to_draw is not None))
+    return Looked(encoder, train, heldout, classes, to_draw, notes)
+
+
+def whole_size(encoder: Encoder, whole: Preparation) -> Size:
+    """The size (h, w) of pictures without buckets."""
+    return encoder.target((0, 0), whole)
+
+
+def _to_draw(config: TrainConfig, pipe: Any) -> int | None:
+    if config.class_data is not None or config.class_caption is None:
+        return None
+    check_draws(pipe)
+    return len(not_drawn(config, pipe))
+
+
+def _check_sizes(train: list[Planned], classes: list[Size]) -> None:
+    """UserError unless there is a class picture of each size of the subject's, if there are any at all."""
+    lacking = [one for one in train if classes and one.fit.size not in classes]
+    if lacking:
+        height, width = lacking[0].fit.size
+        raise UserError(
+            f"no class picture becomes {width} x {height} pixels, as {lacking[0].item.path} does: add class pictures "
+            "of that shape, or turn buckets off"
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -37,12 +37,20 @@ class Example:
     conditioning: Conditioning
     """name -> (1, ...)"""
     caption: str
+    beside: bool
+    """Whether each picture has one of its class beside it in a step (DreamBooth)."""
 
-    def memory(self, denoiser: Any, twin: Any) -> memory.Memory:
-        """Memory of training the twin's adapter, with the activations of one part of a batch."""
+    def memory(self, denoiser: Any, twin: Any, encoders: Sequence[Any]) -> memory.Memory:
+        """Memory of training twins of denoiser and text encoders, with the activations of one part of a batch."""
         config = self.config
         kept = self._activations(twin)
-        return memory.estimate(self.pipe, denoiser, twin, kept, config.optimizer, ema=config.ema is not None)
+        captions = self._rows + (config.caption_dropout > 0)
+        if kept is not None:
+            kept += sum(memory.kept_by_encoder(encoder, captions) for encoder in encoders)
+        return memory.estimate(
+            self.pipe, denoiser, [twin, *encoders], kept, config.optimizer, ema=config.ema is not None,
+            in_place=config.method == "full",
+        )  # fmt: skip
 
     def coverage(self, twin: Any) -> Coverage:
         """What the twin's adapter reaches, its share of the arithmetic too where shapes alone tell it."""
@@ -74,7 +82,7 @@ class Example:
     @property
     def _rows(self) -> int:
         """Pictures that are computed at once on one device."""
-        return max(1, self.config.batch // self.config.accumulate)
+        return max(1, self.config.batch // self.config.accumulate) * (2 if self.beside else 1)
 
     def pictures(self) -> list[tuple[str, NDArray[np.uint8]]]:
         """The picture as the autoencoder gives it back, and what the model draws for its caption, with titles."""
@@ -115,10 +123,11 @@ def _even_gates(twin: Any, rows: int) -> Iterator[None]:
 
 def example(config: TrainConfig, pipe: Any, looked: Looked) -> Example:
     """Encode the first picture and its caption; the cache is left alone."""
-    one = looked.planned[0]
+    one = looked.train[0]
     pixels = pixels_of(one.item.read(), one.fit, str(one.item.path))
     batch = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1).movedim(-1, 0)[None]
     latent, told = encode_picture(pipe, batch, one.fit.told())
     caption = one.item.captions[0]
     whole = told | encode_caption(pipe, caption, looked.encoder.defaults)
-    return Example(config, pipe, latent[None], {name: value[None] for name, value in whole.items()}, caption)
+    beside = bool(looked.classes) or looked.to_draw is not None
+    return Example(config, pipe, latent[None], {name: value[None] for name, value in whole.items()}, caption, beside)

@@ -7,7 +7,7 @@ kernels, the temporary results of one layer, and the allocator's fragments; they
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, cast
@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 MIB = 2**20
-STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.0, "prodigy": 16.0, "adafactor": 0.2, "sgd": 0.0}
-"""Bytes of optimizer state for each trained number."""
+STATE_BYTES = {"adamw": 8.0, "adamw8bit": 2.0, "prodigy": 16.0, "sgd": 4.0}
+"""Bytes of optimizer state for each trained number; Adafactor's depend on shapes."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Memory:
     """MiB that training takes on the device, by parts."""
 
     denoiser: float
-    """Frozen weights of the denoiser."""
+    """Weights of the denoiser."""
     others: float
     """Text encoders and autoencoder, which stay on the device for validation pictures."""
     adapter: float
-    """Trained weights, in float32, and their moving average if there is one."""
+    """Trained weights beside these, their average, and on a CPU the copy of weights that are trained in place."""
     gradients: float
     optimizer: float
     activations: float | None
@@ -44,28 +44,41 @@ class Memory:
 
 
 def estimate(
-    pipe: Any, denoiser: nn.Module, twin: nn.Module, activations: int | None, optimizer: str, *, ema: bool
-) -> Memory:
+    pipe: Any, denoiser: nn.Module, twins: Sequence[nn.Module], activations: int | None, optimizer: str, *,
+    ema: bool, in_place: bool = False,
+) -> Memory:  # fmt: skip
     """Memory of training.
 
     Args:
         pipe: the pipeline, opened.
         denoiser: its denoiser without the adapter.
-        twin: the denoiser with the adapter, on the meta device.
+        twins: all networks that learn, with their adapters, on the meta device.
         activations: bytes that one forward pass keeps, see `kept_for_backward`; None where they are not known.
-        optimizer: a name of `STATE_BYTES`.
+        optimizer: a name of `adapt.optimisers.OPTIMIZERS`.
         ema: whether a moving average of the trained weights is kept.
+        in_place: whether the networks' own weights are trained; a copy of them as they were stays on the CPU.
     """
-    trained = sum(p.numel() for p in twin.parameters() if p.requires_grad)
+    learned = [p for twin in twins for p in twin.parameters() if p.requires_grad]
+    size = sum(map(_bytes, learned))
     networks = [part for part in pipe.components.values() if isinstance(part, nn.Module) and part is not denoiser]
+    beside = next(denoiser.parameters()).device.type == "cpu" if in_place else True
     return Memory(
         denoiser=_weights(denoiser) / MIB,
         others=sum(map(_weights, networks)) / MIB,
-        adapter=trained * 4 * (2 if ema else 1) / MIB,
-        gradients=trained * 4 / MIB,
-        optimizer=trained * STATE_BYTES[optimizer] / MIB,
+        adapter=size * (beside + ema) / MIB,
+        gradients=size / MIB,
+        optimizer=sum(state_bytes(optimizer, p) for p in learned) / MIB,
         activations=None if activations is None else activations / MIB,
     )
+
+
+def state_bytes(optimizer: str, learned: Tensor) -> float:
+    """Bytes that an optimizer keeps for a trained tensor; Adafactor: a number for each row and column of a matrix."""
+    if optimizer != "adafactor":
+        return learned.numel() * STATE_BYTES[optimizer]
+    if learned.ndim < 2:
+        return 4.0 * learned.numel()
+    return 4.0 * (learned[..., 0].numel() + learned[..., 0, :].numel())
 
 
 def kept_for_backward(model: nn.Module, forward: Callable[[], Tensor]) -> int:
@@ -127,6 +140,19 @@ def meta_twin(denoiser: Any) -> Any:
         torch.set_default_dtype(before)
 
 
+def encoder_twin(encoder: Any) -> Any:
+    """A text encoder of the same class, configuration and type without weights."""
+    with torch.device("meta"):
+        return type(encoder)(encoder.config).to(encoder.dtype).requires_grad_(False).train()
+
+
+def kept_by_encoder(twin: Any, captions: int) -> int:
+    """Bytes that a text encoder's twin keeps for the backward pass of so many captions."""
+    known = getattr(twin.config, "text_config", twin.config)
+    words = torch.zeros(captions, known.max_position_embeddings, dtype=torch.long, device="meta")
+    return kept_for_backward(twin, lambda: twin(words, output_hidden_states=True)[0])
+
+
 def checkpointed(model: Any) -> Callable[[], tuple[int, int]]:
     """Let blocks of the model be counted as gradient checkpointing keeps them.
 
@@ -147,15 +173,6 @@ def checkpointed(model: Any) -> Callable[[], tuple[int, int]]:
 
     model.enable_gradient_checkpointing(gradient_checkpointing_func=block)
     return lambda: (inputs[0], most[0])
-
-
-def to_meta(value: Any) -> Any:
-    """Tensors of a structure as shapes."""
-    if isinstance(value, Tensor):
-        return value.to("meta")
-    if isinstance(value, dict):
-        return {name: to_meta(one) for name, one in value.items()}
-    return value
 
 
 def _identity(tensor: Tensor) -> int:

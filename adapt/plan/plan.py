@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adapt.config import TrainConfig, learning_rate
+from adapt.config import TrainConfig
 from adapt.fera import Coverage
-from adapt.methods import METHODS
-from adapt.plan import memory
-from adapt.plan.data import look_at_data
-from adapt.plan.example import example
-from adapt.plan.levels import Levels, levels_of
-from adapt.prior import Prior
-from adapt.targets import resolve_targets
-from adapt.task import Progress, check_objective, load_prior, objective_for, silent
-from spectra.errors import UserError
+from adapt.methods import Reach
+from adapt.plan.levels import Levels
+from adapt.plan.memory import Memory
 
 Array = NDArray[np.float64]
 FEW_PICTURES, MANY_EPOCHS = 8, 400
@@ -35,10 +29,14 @@ class Plan:
     targets: list[str]
     coverage: Coverage | None
     """What the adapter reaches; None where every weight is trained."""
+    reach: Reach | None
+    """Which of the targets the adapter leaves out, and why."""
+    encoders: dict[str, int]
+    """Trained numbers of each text encoder that learns too."""
     rate: float
-    memory: memory.Memory
+    memory: Memory
     data: dict[str, Any]
-    """pictures, heldout, encoded, missing, reason."""
+    """What `adapt.plan.data.Looked.facts` says."""
     levels: Levels
     objective: str
     prior: list[str]
@@ -47,6 +45,8 @@ class Plan:
     """Timesteps (steps,) and shares (steps, bands) of the probed latents."""
     pictures: list[tuple[str, NDArray[np.uint8]]]
     """What a training picture looks like to the model, and what the model draws for its caption, with titles."""
+    place: str
+    """What stands at the place of the run already; empty where the place is free."""
 
     @property
     def epochs(self) -> float:
@@ -56,7 +56,9 @@ class Plan:
 
     def warnings(self) -> list[str]:
         """What a person should know before spending time."""
-        found = [self.coverage.warning] if self.coverage and self.coverage.warning else []
+        found = [*([self.place] if self.place else []), *self.config.unused()]
+        found += [self.coverage.warning] if self.coverage and self.coverage.warning else []
+        found += [str(self.reach)] if self.reach and self.reach.left_out else []
         if self.data["pictures"] < FEW_PICTURES:
             found.append(f"{self.data['pictures']} training pictures are few: the adapter will learn them by heart")
         if self.epochs > MANY_EPOCHS:
@@ -88,6 +90,7 @@ class Plan:
             "config": self.config.record() | {"lr": self.rate, "targets": self.targets},
             "model": self.model, "objective": self.objective,
             "coverage": None if self.coverage is None else self.coverage._asdict(),
+            "left_out": self.reach.left_out if self.reach else [], "text_encoders": self.encoders,
             "memory_mib": asdict(self.memory) | {"total": self.memory.total}, "data": self.data, "epochs": self.epochs,
             "levels": {
                 "timestep_edges": self.levels.edges.tolist(), "training_density": self.levels.training.tolist(),
@@ -97,30 +100,34 @@ class Plan:
         }  # fmt: skip
 
     def _adapter(self) -> list[str]:
-        config = self.config
-        words = f"{config.method}, rank {config.rank}"
-        if config.method == "fera":
-            each = (config.rank - config.shared_rank) // config.experts
-            words += f" ({config.experts} experts of rank {each}{_shared(config)}), router: {config.router}"
+        texts = [f"{name}: {count:,} weights trained too" for name, count in self.encoders.items()]
         if self.coverage is None:
-            return ["every weight of the denoiser is trained"]
+            return ["every weight of the denoiser is trained", *texts]
         rows = [
             f"{modules:>5} layers, {weights:>13,} weights: {name}" for name, modules, weights in self.coverage.table()
         ]
-        return [words, str(self.coverage), *rows]
+        out = [str(self.reach)] if self.reach and self.reach.left_out else []
+        return [adapter_words(self.config), str(self.coverage), *out, *rows, *texts]
 
     def _data(self) -> list[str]:
         data = self.data
-        lines = [f"{data['pictures']} training pictures, {data['heldout']} to measure on"]
+        clips = f"clips of {self.config.frames} frames" if self.config.frames > 1 else "pictures"
+        lines = [f"{data['pictures']} training {clips}, {data['heldout']} to measure on"]
+        if data["class_pictures"]:
+            lines.append(f"{data['class_pictures']} pictures of the class: one beside each training picture of a step")
+        if data["to_draw"] is not None:
+            left = f"{data['to_draw']} of which are still to be drawn"
+            lines.append(f"{self.config.class_count} pictures of the class, {left}")
         cached = f"{data['encoded']} encoded already, {data['missing']} to encode"
         lines.append(cached + (f" (first: {data['reason']})" if data["reason"] else ""))
         lines.append(f"Sizes: {', '.join(data['sizes'][:12])}")
-        return [*lines, data["note"]] if data["note"] else lines
+        return [*lines, *data["notes"]]
 
     def _training(self) -> list[str]:
         config = self.config
+        parts = f", in {config.accumulate} parts" if config.accumulate > 1 else ""
         return [
-            f"{config.steps} steps of {config.batch} pictures: each is seen {self.epochs:.3g} times",
+            f"{config.steps} steps of {config.batch} pictures{parts}: each is seen {self.epochs:.3g} times",
             f"{config.optimizer}, learning rate {self.rate:g} ({config.lr_schedule}, {config.warmup:.0%} warm-up)",
             f"Measured every {config.validate_every} steps; state saved every "
             f"{config.checkpoint_every or config.validate_every} steps",
@@ -128,71 +135,40 @@ class Plan:
 
     def _memory(self) -> list[str]:
         parts = asdict(self.memory)
-        known = [f"{name}: {mib:,.0f}" for name, mib in parts.items() if mib is not None]
+        known = [f"{name}: {_mib(mib)}" for name, mib in parts.items() if mib is not None]
         unknown = [f"{name}: not known for this model" for name, mib in parts.items() if mib is None]
-        return [*known, *unknown, f"in all: about {self.memory.total:,.0f}, and some 10 to 20 % of passing buffers"]
+        mixed = self.config.precision != "no" and self.memory.activations is not None
+        less = [f"activations are counted in float32; with {self.config.precision} most take half"] if mixed else []
+        return [
+            *known,
+            *unknown,
+            *less,
+            f"in all: about {_mib(self.memory.total)}, and some 10 to 20 % of passing buffers",
+        ]
 
 
-def make_plan(config: TrainConfig, *, preview: bool = False, progress: Progress = silent) -> Plan:
-    """Plan a training without doing any of it; with `preview` one picture is drawn by the model as it is.
-
-    Raises:
-        UserError: whatever the training itself would refuse before its first step.
-    """
-    from spectra.families import family_of
-    from spectra.models import check_steps, load_pipeline, model_hash, usable_device
-
-    pipe: Any = load_pipeline(config.model)
-    check_steps(pipe, config.sample_steps)
-    identity, denoiser = model_hash(pipe), cast(Any, family_of(pipe).denoiser(pipe))
-    prior, targets = load_prior(config, identity), resolve_targets(denoiser, config.targets)
-    check_objective(config, pipe.scheduler, prior)
-    progress("encode", 0, 1)
-    looked = look_at_data(config, pipe)
-    twin = adapted_twin(denoiser, config, targets, prior, pipe)
-    pipe.to(usable_device())
-    one = example(config, pipe, looked)
-    shape = tuple(one.latent.shape[1:])
-    objective = objective_for(config, pipe, shape)
-    size = sum(p.numel() for p in denoiser.parameters())
-    progress("sample", 0, 1)
-    return Plan(
-        config=config,
-        model=f"{config.model}: {type(pipe).__name__}, {type(denoiser).__name__} of {size:,} parameters, "
-        f"hash {identity[:12]}",
-        targets=targets,
-        coverage=None if config.method == "full" else one.coverage(twin),
-        rate=config.lr or learning_rate(config.method, size),
-        memory=one.memory(denoiser, twin),
-        data=looked.facts(),
-        levels=levels_of(config, pipe, objective, prior, shape),
-        objective=objective.name,
-        prior=[] if prior is None else prior.explain(),
-        bands=None if prior is None else (np.array(prior.timestep), np.array(prior.shares)),
-        pictures=one.pictures() if preview else [],
-    )
+def adapter_words(config: TrainConfig) -> str:
+    """Method and rank, as far as the method has one."""
+    words: dict[str, Callable[[], str]] = {
+        "fera": lambda: _fera_words(config),
+        "adalora": lambda: f"adalora, rank {config.rank} on average at the end of training, half as much more before",
+        "oft": lambda: f"oft, blocks of {config.rank} (or the nearest divisor of a layer's width)",
+        "ia3": lambda: "ia3: a factor for each output",
+    }
+    return words.get(config.method, lambda: f"{config.method}, rank {config.rank}")()
 
 
-def adapted_twin(denoiser: Any, config: TrainConfig, targets: list[str], prior: Prior | None, pipe: Any) -> Any:
-    """The denoiser as it will be trained, on the meta device."""
-    twin = memory.meta_twin(denoiser)
-    if config.method == "full":  # to attach it would copy the weights, and there are none
-        return twin.requires_grad_(True)
-    METHODS[config.method].attach(twin, config, targets, prior, pipe)
-    return twin
+def _fera_words(config: TrainConfig) -> str:
+    each = (config.rank - config.shared_rank) // config.experts
+    shared = f" and {config.shared_rank} always on" if config.shared_rank else ""
+    kind = f"{config.experts} experts of kind ia3" if config.expert == "ia3" else (
+        f"rank {config.rank} ({config.experts} experts of rank {each}{shared})"
+        + (f" of kind {config.expert}" if config.expert != "lora" else "")
+    )  # fmt: skip
+    mode = ", published mode" if config.fera_mode == "published" else ""
+    return f"fera, {kind}, router: {config.router}{mode}"
 
 
-def explain_prior(path: Path, experts: int, figure: Path | None = None) -> list[str]:
-    """The sentences of a saved prior, or of the one that a cube makes; with `figure` its picture is written."""
-    if not path.exists():
-        raise UserError(f"the prior {path} does not exist; give a cube (.zarr) or a saved prior (.json)")
-    prior = Prior.load(path) if path.suffix == ".json" else Prior.from_cube(path, experts=experts)
-    if figure is not None:
-        from spectra.plots.style import save
-
-        save(prior.figure(), figure)
-    return prior.explain()
-
-
-def _shared(config: TrainConfig) -> str:
-    return f" and {config.shared_rank} always on" if config.shared_rank else ""
+def _mib(number: float) -> str:
+    """MiB in words, with a decimal where it matters."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.1f}"

@@ -157,6 +157,8 @@ def _asked(bands: int | None, scales: Sequence[float] | None, grid: tuple[int, i
     """The bank that was asked for; UserError for one that cannot be had on this grid."""
     if scales is None and bands is None:
         return None
+    if not isinstance(bands, int | None):
+        raise UserError(f"the number of bands is a whole one, got {bands!r}")
     bank = FilterBank(scales) if scales is not None else FilterBank.octaves(bands or 0, grid)
     if bands not in (None, bank.bands):
         raise UserError(f"{len(bank.scales)} scales make {bank.bands} bands, not {bands}: give one of the two")

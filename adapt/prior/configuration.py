@@ -17,7 +17,8 @@ def fera_config(prior: Prior, overrides: dict[str, Any]) -> FeraConfig:
 
     if overrides.get("mode", "exact") != "exact":
         raise UserError("a prior describes exact bands, which mode 'published' does not read: leave the prior out")
-    given = dict(overrides, features=tuple(overrides.get("features", prior.features)))
+    features = overrides.get("features", prior.features)
+    given = dict(overrides, features=(features,) if isinstance(features, str) else tuple(features))
     uniform = given.get("gates") == "uniform"
     fitted: dict[str, Any] = {
         "num_experts": prior.experts, "tau": prior.tau, "router_hidden": prior.hidden, "features": prior.features,

@@ -24,6 +24,8 @@ def advise(paths: Sequence[Trajectory], positions: Sequence[Array], bank: Filter
     sure = []
     for count in range(1, MOST + 1):
         parts = [np.minimum((u * count).astype(np.int64), count - 1) for u in positions]
+        if any(len(np.unique(part)) < count for part in parts):
+            break  # a part without a step tells nothing
         found = [part_probability(posterior, part) for posterior, part in zip(posteriors, parts, strict=True)]
         sure.append(number([cluster_means(own, path.unit) for own, path in zip(found, paths, strict=True)]))
     enough = [one.low is not None and one.low > HALF for one in sure]

@@ -119,16 +119,22 @@ def _moments(x: Array) -> tuple[Array, Array]:
 
 
 def _regression_gain(x: Array, c: Array, x_held: Array, c_held: Array) -> Array:
-    """Mean over steps of the sum over ways of log N(c; prediction, error) - log N(c; mean, variance), (held runs,)."""
+    """Mean over steps of the sum over ways of log N(c; prediction, error) - log N(c; mean, variance), (held runs,).
+
+    Both variances are those of a prediction: that of the residuals, to which one further run adds the plain variance,
+    times 1 + what the estimates themselves are unsure of.  So few runs, which a line passes through, claim little.
+    """
     runs, d = len(x), x.shape[-1]
     at, origin = x.mean(0), c.mean(0)
-    away, target = x - at, c - origin
+    away, target, found = x - at, c - origin, x_held - at
     inner = np.einsum("nsd,nse->sde", away, away) + runs * RESOLUTION**2 * np.eye(d)
     slope = np.linalg.solve(inner, np.einsum("nsd,nw->sdw", away, target))
-    free = max(runs - 1 - d, 1)
-    error = ((target[:, None] - np.einsum("nsd,sdw->nsw", away, slope)) ** 2).sum(0) / free + RESOLUTION**2
-    spread = (target**2).sum(0) / max(runs - 1, 1) + RESOLUTION**2
-    miss = c_held[:, None] - origin - np.einsum("nsd,sdw->nsw", x_held - at, slope)
+    plain = (target**2).sum(0) / max(runs - 1, 1) + RESOLUTION**2
+    residual = ((target[:, None] - np.einsum("nsd,sdw->nsw", away, slope)) ** 2).sum(0)
+    unsure = 1 + 1 / runs + np.einsum("nsd,sde,nse->ns", found, np.linalg.inv(inner), found)
+    error = (residual + plain) / (max(runs - 1 - d, 0) + 1) * unsure[:, :, None] + RESOLUTION**2
+    spread = plain * (1 + 1 / runs)
+    miss = c_held[:, None] - origin - np.einsum("nsd,sdw->nsw", found, slope)
     blind = (c_held - origin)[:, None]
     gain: Array = (0.5 * (np.log(spread / error) + blind**2 / spread - miss**2 / error)).sum(-1).mean(1)
     return gain

@@ -64,8 +64,9 @@ class Advice:
     """Number of experts: how sure the features are of the part of the trajectory that a latent is from.
 
     `sure[M - 1]` is the mean posterior probability of a latent's own part among M equal ones, held out by unit: 1 / M
-    where the features tell nothing.  `advised` is the largest M at which it is above one half beyond doubt, and so at
-    every smaller M: a latent's own expert then counts more than all others together.  None without scores.
+    where the features tell nothing; it ends where a part would hold no step.  `advised` is the largest M at which it is
+    above one half beyond doubt, and so at every smaller M: a latent's own expert then counts more than all others
+    together.  None without scores.
     """
 
     sure: tuple[Number, ...]

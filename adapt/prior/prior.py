@@ -102,19 +102,20 @@ class Prior:
 
         Raises UserError where a cube lacks a part, cubes do not go together, or the request makes no sense.
         """
-        check_request(experts, overlap, tau, hidden, tuple(features))
+        features = (features,) if isinstance(features, str) else tuple(features)
+        check_request(experts, overlap, tau, hidden, features)
         paths = _together(read_trajectory(cube), None if data is None else read_trajectory(data))
         bank, choice = choose(paths, bands, scales)
         statistics = {name: _statistics([path.feature(name, bank) for path in paths]) for name in FEATURES}
         places = positions(paths)
-        read = [_standardised(path, bank, tuple(features), statistics) for path in paths]
+        read = [_standardised(path, bank, features, statistics) for path in paths]
         intended = [soft_prototypes(u, experts, overlap) for u in places]
         fitted = fit(read, intended, tau, hidden, seed)
         error = np.concatenate([np.abs(g - p).ravel() for g, p in zip(fitted.gates, intended, strict=True)])
         first, energy = paths[0], paths[0].energy(bank)
         inverse, levels = density(paths, bank)
         return cls(
-            scales=bank.scales, grid=first.grid, features=tuple(features), statistics=statistics,
+            scales=bank.scales, grid=first.grid, features=features, statistics=statistics,
             experts=experts, overlap=float(overlap), tau=float(tau), hidden=hidden, seed=seed, router=fitted.router,
             gate_error=digits(error.mean()), gate_error_max=digits(error.max()),
             noise_level=plain(first.noise_level), log_snr=plain(finite(first.log_snr)), timestep=plain(first.timestep),
@@ -200,11 +201,11 @@ class Prior:
 
 def check_request(experts: int, overlap: float, tau: float, hidden: int, features: tuple[str, ...]) -> None:
     """Raise UserError for numbers and features that no router has."""
-    if experts < 1 or hidden < 1:
-        raise UserError(f"a prior needs at least 1 expert and 1 hidden unit, got {experts} and {hidden}")
+    if not all(isinstance(count, int) and count >= 1 for count in (experts, hidden)):
+        raise UserError(f"a prior needs at least 1 expert and 1 hidden unit, got {experts!r} and {hidden!r}")
     for name, value in (("overlap", overlap), ("tau", tau)):
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"the {name} of a prior is a number above 0, got {value}")
+        if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+            raise UserError(f"the {name} of a prior is a number above 0, got {value!r}")
     if not features or len(set(features)) != len(features) or not set(features) <= set(FEATURES):
         raise UserError(f"features of a prior are some of {', '.join(FEATURES)}, once each, got {features}")
 

@@ -65,7 +65,7 @@ def _why(prior: Prior) -> str:
     other = f"those of {choice.against} ({listed(choice.default.scales)}) {with_interval(choice.default.total)}"
     if choice.gain is None:
         mine = with_interval(choice.chosen.total)
-        return f"These bands were asked for; their shares hold {mine} nats of information, {other}."
+        return f"These bands were asked for; guesses of noise level and content gain {mine} nats by them, {other}."
     judged = f"the gain is {with_interval(choice.gain)} nats, judged on {choice.unit} that had no say in the choice"
     beats = f"choosing among {choice.candidates} candidates"
     if choice.reason == "kept":
@@ -74,10 +74,16 @@ def _why(prior: Prior) -> str:
 
 
 def _told(score: BankScore, unit: str) -> str:
+    total, nat = with_interval(score.total), "a nat makes the odds of a right guess 2.7 times as good"
+    parts = f"{with_interval(score.level)} about the noise level and {with_interval(score.content)} about the content"
+    if score.total.low is None or score.total.low <= 0:
+        return (
+            f"That their log shares help to guess noise level and content is not beyond doubt: {total} nats, {parts}, "
+            f"on {unit} that were held out ({nat}; below 0 they mislead): probe more {unit}."
+        )
     return (
-        f"Their log shares hold {with_interval(score.total)} nats: {with_interval(score.level)} about the noise level "
-        f"and {with_interval(score.content)} about the content at known noise level, on {unit} that were held out (a "
-        "nat makes the odds of a right guess 2.7 times as good)."
+        f"Their log shares hold {total} nats: {parts} at known noise level, on {unit} that were held out ({nat}; 0 "
+        "is a guess without them)."
     )
 
 
@@ -110,6 +116,8 @@ def _expert(prior: Prior, m: int) -> str:
     leads = [level for level, row in zip(prior.noise_level, prior.gates, strict=True) if max(row) == row[m]]
     if not leads:
         return f"Expert {m + 1} leads at no noise level at the start."
+    if len(leads) == 1:
+        return f"Expert {m + 1} leads at noise level {leads[0]:.3g}."
     return f"Expert {m + 1} leads at noise levels {max(leads):.3g} to {min(leads):.3g}."
 
 
@@ -118,12 +126,17 @@ def _advice(prior: Prior) -> str:
     if advised is None:
         return "There are too few samples to advise a number of experts."
     words = f"The shares speak for {advised} expert{'s' * (advised > 1)}"
-    parts = [f"{_percent(sure[m - 1])} with {m} parts" for m in range(max(advised, 2), min(advised + 1, MOST) + 1)]
-    limit = "" if advised < MOST else ", and no more were tried"
+    tried = range(max(advised, 2), min(advised + 1, len(sure)) + 1)
+    parts = [f"{_percent(sure[m - 1])} with {m} parts" for m in tried]
+    limit = "" if advised < len(sure) else f", and no more were tried, for {_why_no_more(len(sure))}"
     return (
         f"{words}: cut the trajectory into equal parts, and they put a latent's own part at {' and '.join(parts)}; an "
         f"expert should have more than half beyond doubt{limit}."
     )
+
+
+def _why_no_more(tried: int) -> str:
+    return f"{MOST} are enough" if tried == MOST else "each needs a step of its own"
 
 
 def _percent(found: Number) -> str:
@@ -133,14 +146,20 @@ def _percent(found: Number) -> str:
 
 def _levels(prior: Prior) -> list[str]:
     found, data = prior.density, prior.provenance.get("source") == "data"
-    levels = np.interp(found.emergence[0], prior.log_snr, prior.noise_level)
-    high, low = np.interp(found.middle[::-1], prior.log_snr, prior.noise_level)
+    levels, (low, high) = (tuple(noise_level(prior, x) for x in some) for some in (found.emergence[0], found.middle))
     table = "; their range is interpolated between the probed ones" if found.table == "levels" else ""
     return [
-        f"From low to high, the bands emerge from the noise at noise levels {', '.join(f'{x:.2g}' for x in levels)}.",
+        f"From low to high, the bands emerge from the noise at noise levels {', '.join(levels)}.",
         f'With timesteps = "prior", {found.floor:.0%} of the training noise levels are spread evenly and the rest '
         f"where bands emerge{table}.",
-        f"Half of what emerges does so between noise levels {high:.2g} and {low:.2g}: {found.visited:.0%} of "
+        f"Half of what emerges does so between noise levels {high} and {low}: {found.visited:.0%} of "
         f"the {'probed levels' if data else 'sampler steps'}, {found.uniform:.0%} of uniform training and "
         f"{found.given:.0%} of this density fall there.",
     ]
+
+
+def noise_level(prior: Prior, log_snr: float) -> str:
+    """The noise level of a log SNR, in two digits; of one beyond the probed levels, on which side of them it lies."""
+    level = np.exp(np.interp(log_snr, prior.log_snr, np.log(prior.noise_level)))  # its logarithm is nearly straight
+    side = "above " if log_snr < prior.log_snr[0] else "below " if log_snr > prior.log_snr[-1] else ""
+    return f"{side}{level:.2g}"

@@ -12,11 +12,13 @@ MethodName = Literal["fera", "lora", "dora", "adalora", "loha", "lokr", "oft", "
 
 
 class MethodSettings(Settings):
-    """The adapter; what follows `prior` is FeRA's alone."""
+    """The adapter; from `prior` on all is FeRA's alone, but that any method's noise levels may follow a prior."""
 
     method: MethodName = Field("fera", description="adapter to train; `full` trains every weight of the denoiser")
-    rank: Count = Field(12, description="total rank; FeRA splits it over its experts")
-    alpha: Positive | None = Field(None, description="the update is scaled by alpha / rank; default: the rank")
+    rank: Count = Field(12, description="total rank; FeRA splits it over its experts, OFT has blocks of that size")
+    alpha: Positive | None = Field(
+        None, description="the update is scaled by alpha / rank; default: the rank, and 1 in published mode"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     targets: list[str] | None = Field(
         None,
@@ -45,10 +47,13 @@ class MethodSettings(Settings):
     )
     router_lr: Positive = Field(1.0, description="learning rate of the router, as a multiple of lr")
     bands: Count | None = Field(None, description="number of frequency bands; default: the prior's, else 4")
-    tau: Positive = Field(0.7, description="temperature of the gates")
+    tau: Positive | None = Field(None, description="temperature of the gates; default: the prior's, else 0.7")
     tau_end: Positive | None = Field(None, description="temperature at the end of training; default: it stays")
     overlap: Positive | None = Field(None, description="softness of a prior's start; default: the prior's own")
-    balance_weight: NonNegative = Field(0.0, description="weight of the term that keeps every expert in use")
+    balance_weight: NonNegative = Field(
+        0.0,
+        description="weight of the term that keeps every expert in use; it needs several pictures in each part of a batch",
+    )
     fecl_weight: NonNegative = Field(0.0, description="weight of FeRA's consistency loss")
     fecl_form: Literal["safe", "published"] = Field("safe", description="`published`: without stop-gradient and floor")
     fecl_every: Count = Field(1, description="apply that loss on every k-th step")

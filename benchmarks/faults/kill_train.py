@@ -139,10 +139,11 @@ def half_written(out: Path) -> bool:
 
 
 def contents(out: Path) -> dict[str, str]:
-    """Everything of a finished run that has to be equal, as digests by name."""
+    """Everything of a finished run that has to be equal, as digests by name; its card has the name of the run."""
     import xarray as xr
 
-    files = [path for part in ("adapter", "previews") for path in (out / part).rglob("*") if path.is_file()]
+    inside = [path for part in ("adapter", "previews") for path in (out / part).rglob("*") if path.is_file()]
+    files = [path for path in inside if path.name != "README.md"]
     found = {str(path.relative_to(out)): path.read_bytes() for path in files}
     for name in ("metrics.zarr", "evaluation.zarr"):
         cube = xr.open_zarr(out / name, consolidated=False).load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import lcm
 from typing import Any
 
 import torch
@@ -47,8 +48,9 @@ def _factor(pipe: Any, names: Sequence[str]) -> int:
 
 
 def size_step(pipe: Any) -> int:
-    """Sides of pictures are multiples of so many pixels."""
-    return scales(pipe)[0] * encoding_family(pipe).patch
+    """Sides of pictures are multiples of so many pixels; pipelines with a UNet refuse others than multiples of 8."""
+    own = scales(pipe)[0] * encoding_family(pipe).patch
+    return lcm(own, 8) if hasattr(pipe, "unet") else own
 
 
 def call_sizes(pipe: Any, shape: Sequence[int]) -> dict[str, int]:

@@ -54,6 +54,26 @@ def test_names_from_outside_are_plain_text() -> None:
     assert plain("a\nb | *c*") == "a b \\| \\*c\\*"
 
 
+@pytest.mark.parametrize("name", ["\U0001f58b ink", "tinte \u2028 \ufeff", 'it\'s "ink"', "a\\b\n```\n"])
+def test_a_models_name_in_the_code_is_that_name(name: str) -> None:
+    found: dict[str, Any] = {}
+    line = next(
+        line for line in loading_code({"method": "lora", "model": name}).split("\n") if "load_pipeline(" in line
+    )
+    exec(line.replace("load_pipeline", "str"), found)
+    assert found["pipe"] == name
+
+
+def test_numbers_of_the_published_mode_and_of_full_training_are_theirs() -> None:
+    config = {"rank": 12, "alpha": None, "experts": 3, "fera_mode": "published", "router": "energy"}
+    text = card(RECORD | {"config": config})
+    assert "| rank, alpha, scale of the update | 12, 1, 0.0833333 |" in text
+    assert "published: the semantics of the paper's code" in text
+    text = card(RECORD | {"method": "full"})
+    assert "base_model_relation: finetune" in text
+    assert "| layers |" not in text
+
+
 def test_captions_are_not_in_the_card() -> None:
     assert "secret caption" not in card(RECORD | {"captions": ["secret caption"], "sample_prompts": ["secret caption"]})
 

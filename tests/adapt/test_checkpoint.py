@@ -144,7 +144,7 @@ def made(**changes: object) -> TrainConfig:
 
 def saved(**changes: object) -> dict[str, object]:
     found = made().record() | {"lr": 0.1, "targets": ["x"]} | changes
-    return {"config": found, "model_hash": "1", "data_hash": "2"}
+    return {"config": found, "model_hash": "1", "data_hash": "2", "prior_hash": None}
 
 
 def test_settings_that_leave_the_result_alone_may_change() -> None:
@@ -174,3 +174,14 @@ def test_every_setting_is_either_free_or_fixed() -> None:
     assert not unknown
     for name in ("steps", "warmup", "seed", "batch", "method", "rank", "optimizer", "lr_schedule", "precision", "ema"):
         assert name not in checkpoint_settings.MAY_CHANGE
+
+
+def test_only_states_and_drafts_are_removed(tmp_path: Path) -> None:
+    states(tmp_path, 1)
+    (tmp_path / "my notes").mkdir()
+    checkpoint.prune(tmp_path, 2, keep=1)
+    assert names(tmp_path) == ["my notes", "step-000001"]
+    checkpoint.check_names(tmp_path)
+    (tmp_path / "my notes" / checkpoint.MARKER).write_text("{}")
+    with pytest.raises(UserError, match="my notes holds a state under a name that is not a state's"):
+        checkpoint.check_names(tmp_path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapt.config import LEARNING_RATES, TrainConfig, learning_rate
+import adapt
+from adapt.config import LEARNING_RATES, NEEDS, TrainConfig, learning_rate
 from adapt.methods import METHODS
+from datasets_cache.encoder import Preparation
 from spectra.errors import UserError
 
 LEAST: dict[str, Any] = {"model": "mini", "data": "pictures", "out": "runs/a"}
@@ -30,7 +34,11 @@ LEAST: dict[str, Any] = {"model": "mini", "data": "pictures", "out": "runs/a"}
         ({"targets": "to_q"}, "'targets' should be a list"),
         ({"rank": 7}, "rank 7 is not a multiple of the 3 experts"),
         ({"rank": 8, "shared_rank": 1}, "rank 8, of which 1 is always on, cannot be split evenly over 3 experts"),
+        ({"rank": 6, "shared_rank": 6}, "rank 6, of which 6 is always on, leaves less than 1 for each expert"),
+        ({"rank": 3, "shared_rank": 9}, "rank 3, of which 9 is always on, leaves less than 1 for each expert"),
+        ({"rank": 2}, "rank 2 leaves less than 1 for each expert"),
         ({"method": "lora", "prior": "a.zarr"}, "prior belongs to FeRA"),
+        ({"method": "lora", "timesteps": "prior", "overlap": 2.0}, "overlap belongs to FeRA"),
         ({"method": "lora", "fecl_weight": 0.1}, "fecl_weight belongs to FeRA"),
         ({"prior": "prior.txt"}, "neither a probed cube"),
         ({"model": ""}, "'model'"),
@@ -74,3 +82,38 @@ def test_every_method_has_a_learning_rate_and_large_models_get_a_smaller_one() -
     assert LEARNING_RATES.keys() == METHODS.keys()
     for method in METHODS:
         assert learning_rate(method, 10_000_000) > learning_rate(method, 800_000_000)
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    """As an attribute of what is called `config`, of the configuration itself, or as a field of `Preparation`."""
+    home = Path(adapt.__file__).parent
+    read = {field.name for field in fields(Preparation)}  # `adapt.task.preparation_of` reads all of these
+    for path in home.rglob("*.py"):
+        if path.parent.name not in ("settings", "fera"):  # the latter's `config` is a FeraConfig
+            found = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute))
+            owners = ("config", "self") if path.name == "config.py" else ("config",)
+            read |= {node.attr for node in found if ast.unparse(node.value).rpartition(".")[2] in owners}
+    assert not TrainConfig.model_fields.keys() - read
+
+
+def test_a_setting_without_effect_is_said_and_no_error() -> None:
+    changed: dict[str, Any] = {
+        "logit_mean": 1.0, "logit_std": 2.0, "mode_scale": 0.5, "gamma": 2.0, "bucket_step": 8, "class_weight": 2.0,
+        "class_count": 2, "prior_data": "a.zarr", "overlap": 2.0, "router_start": "random", "fecl_form": "published",
+        "fecl_every": 2, "fecl_share": 0.5, "fecl_warmup": 0.5, "preview_prompts": ["a"], "project": "mine",
+    }  # fmt: skip
+    assert changed.keys() == NEEDS.keys()
+    assert len(TrainConfig(**LEAST, **changed).unused()) == len(changed)
+    assert TrainConfig(**LEAST, gamma=2.0).unused() == [
+        "gamma is set and has no effect without weighting = 'min_snr' or weighting = 'soft_min_snr'"
+    ]
+    used = {
+        "buckets": True, "class_caption": "a dog", "prior": "b.zarr", "fecl_weight": 0.1, "preview_every": 5,
+        "trackers": ["tensorboard"], "timesteps": "mode", "weighting": "min_snr",
+    }  # fmt: skip
+    assert not TrainConfig(**LEAST, **(changed | used | {"logit_mean": 0.0, "logit_std": 1.0})).unused()
+
+
+def test_the_noise_levels_of_any_method_may_follow_a_prior() -> None:
+    config = TrainConfig(**LEAST, method="lora", timesteps="prior", prior="a.zarr", prior_data="b.zarr")
+    assert config.unused() == []

@@ -122,3 +122,22 @@ def test_memory_that_is_used_up_says_what_to_lower(error: Exception) -> None:
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="shapes"), enough_memory(made(), "a training step", lambda: None):
         raise RuntimeError("shapes do not fit")
+
+
+def test_memory_that_is_used_up_advises_what_is_left_to_do() -> None:
+    saving = made(batch=1, checkpointing=True)
+    words = (
+        r"^the device's memory does not suffice for a step; a smaller resolution or precision = 'bf16' need a new run$"
+    )
+    with pytest.raises(UserError, match=words), enough_memory(saving, "a step", lambda: None):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
+def test_a_step_that_fp16_leaves_out_is_no_divergence() -> None:
+    size = window(made())
+    found = history()
+    found.noise_losses[:] = 1.0
+    found.noise_losses[2 * size + 1, 1] = torch.inf
+    assert diagnose(made(precision="fp16"), found, 3 * size) is None
+    found.noise_losses[2 * size :] = 2 * DIVERGED
+    assert "diverges" in str(diagnose(made(precision="fp16"), found, 3 * size))

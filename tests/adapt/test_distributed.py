@@ -16,7 +16,6 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file
 
-from adapt.loop import train
 from adapt.state import read_record
 from tests.adapt import small, together
 
@@ -25,11 +24,11 @@ CONFIGS = Path(__file__).parents[2] / "adapt" / "accelerate"
 
 @cache
 def folder() -> Path:
-    """A folder with a model, data, a cache and a run by one process."""
+    """A folder with a model, data, a cache and runs by one process."""
     place = Path(mkdtemp())
     shutil.copytree(small.model("sd"), place / "model")
     shutil.copytree(small.data(), place / "data")
-    train(together.config(place, "one"))
+    together.run(place, "one")
     return place
 
 
@@ -44,16 +43,27 @@ def two_processes(what: str, place: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.slow
-def test_two_processes_train_what_one_trains() -> None:
+@cache
+def trained_together() -> None:
+    """Two processes train what `folder` has of one."""
     two_processes("train", folder())
-    one, two = (xr.open_zarr(folder() / name / "metrics.zarr", consolidated=False).load() for name in ("one", "two"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", together.CASES)
+def test_two_processes_train_what_one_trains(case: str) -> None:
+    trained_together()
+    runs = [folder() / f"{count}-{case}" for count in ("one", "two")]
+    one, two = (xr.open_zarr(run / "metrics.zarr", consolidated=False).load() for run in runs)
     for name in ("train_loss", "noise_loss", "gradient_norm", "validation_error"):
         np.testing.assert_allclose(two[name], one[name], rtol=1e-4, atol=1e-6)
-    adapters = [load_file(folder() / name / "adapter" / "adapter_model.safetensors") for name in ("one", "two")]
-    for name, value in adapters[0].items():
-        torch.testing.assert_close(adapters[1][name], value, rtol=1e-4, atol=1e-5)
-    assert not list(folder().glob("two/state"))
+    files = [path.relative_to(runs[0]) for path in runs[0].glob("adapter/**/*.safetensors")]
+    assert len(files) == 1 + (case == "text")
+    for path in files:
+        adapters = [load_file(run / path) for run in runs]
+        for name, value in adapters[0].items():
+            torch.testing.assert_close(adapters[1][name], value, rtol=1e-4, atol=1e-5)
+    assert not list(folder().glob("two-*/state"))
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from torch import nn
 from adapt.calling import call_of
 from adapt.config import TrainConfig
 from adapt.draws import draw
-from adapt.from_scratch import blank, whole
+from adapt.from_scratch import blank, main, whole
 from adapt.loop import RunResult, train
 from adapt.methods import METHODS
 from adapt.objectives import objective_of, tokens_of
@@ -193,3 +193,13 @@ def test_heldout_pictures_of_the_world_are_those_never_trained(tmp_path: Path) -
         assert caption
     scenes = [world.scene_at(pictures.HELDOUT_SEED, index, True)[0] for index in range(5)]
     assert all(scene.held_out for scene in scenes)
+
+
+def test_a_bad_request_is_a_sentence_and_the_exit_code_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["from_scratch", "blank", "--model", "mini", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} exists; choose another folder or remove it\n"

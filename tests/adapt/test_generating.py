@@ -107,6 +107,13 @@ def test_first_frames_are_read_from_files(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     (found,) = first_frames([str(tmp_path / "clear.png")])
     assert (found.mode, found.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (6, 3)).save(tmp_path / "turned.jpg", exif=turned)
+    assert first_frames([str(tmp_path / "turned.jpg")])[0].size == (3, 6)
+    Image.new("1", (14_000, 14_000)).save(tmp_path / "huge.png")
+    with pytest.raises(UserError, match=r"huge\.png' has more than 179 million pixels; this model animates"):
+        first_frames([str(tmp_path / "huge.png")])
     (tmp_path / "text.png").write_text("no picture")
     for wrong in ("a dot", str(tmp_path / "text.png"), str(tmp_path)):
         with pytest.raises(UserError, match="is not a picture; this model animates pictures, so give their paths"):

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from adapt.config import TrainConfig
-from adapt.task import encode_ahead, load_data, load_one, preparation_of, reading_of, silent, split
-from datasets_cache import Preparation, Reading, encode
+from adapt.loop import train
+from adapt.objectives import objective_of
+from adapt.task import encode_ahead, load_data, load_one, objective_for, preparation_of, reading_of, silent, split
+from datasets_cache import CachedData, Preparation, Reading, encode
 from spectra.errors import UserError
 from tests.adapt.small import config, encodings, write_pictures
 from tests.datasets_cache.sources import KINDS, as_folder, captions, picture
+from tests.matrix.train_models import MODELS
 from tests.tiny import tiny_sd
 
 SIZES = [(64, 64), (96, 64), (64, 96)] * 4
@@ -112,3 +116,47 @@ def test_data_are_encoded_ahead_of_training_and_described(tmp_path: Path) -> Non
     assert first["training"]["misses"] >= 18
     assert again["training"]["misses"] == again["class"]["misses"] == 0
     assert not chosen.out.exists()
+
+
+def test_pictures_of_a_step_are_read_while_the_step_before_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int]] = []
+    used: list[list[int]] = []
+    prefetch, latents = CachedData.prefetch, CachedData.latents
+
+    def early(self: CachedData, rows: Any) -> Any:
+        asked.append(list(rows))
+        return prefetch(self, rows)
+
+    def seen(self: CachedData, rows: Any) -> Any:
+        if len(self) == 6:  # the training pictures
+            used.append(list(rows))
+        return latents(self, rows)
+
+    monkeypatch.setattr(CachedData, "prefetch", early)
+    monkeypatch.setattr(CachedData, "latents", seen)
+    train(config(tmp_path / "run", steps=4, batch=3))
+    assert len(used) == len(asked) == 4
+    assert asked[:-1] == used[1:]
+
+
+def test_noise_levels_of_a_run_do_not_depend_on_which_bucket_comes_first(tmp_path: Path) -> None:
+    flux = MODELS["flux"].build()
+    flux.scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_image_seq_len=16)
+    chosen = settings(tmp_path, "unused", buckets=True, resolution=128)
+    side = 128 // flux.vae_scale_factor
+    square = objective_of(flux.scheduler, tokens=side**2 // 4)
+    for shape in ((4, side, side), (4, side // 2, side), (4, side, side // 2)):
+        assert objective_for(chosen, flux, shape).shift == square.shift
+    assert objective_for(settings(tmp_path, "unused", resolution=64), flux, (4, side, side)).shift != square.shift
+
+
+@pytest.mark.parametrize("name", ["data", "heldout", "class_data"])
+def test_data_that_are_not_there_are_missed_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("spectra.models.load_pipeline", lambda model: pytest.fail("loaded a model"))
+    data = {"data": str(write_pictures(tmp_path / "pictures", 1)), name: str(tmp_path / "pictres")}
+    with pytest.raises(UserError, match=r"pictres does not exist \(is it .*pictures\?\)"):
+        train(config(tmp_path / "run", **data))

@@ -277,6 +277,30 @@ def test_accumulated_parts_give_the_update_of_the_whole_batch(tmp_path: Path) ->
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_the_environment_does_not_divide_the_loss_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    one, other = finished("lora"), train(config(tmp_path / "run"))
+    norms = [xr.open_zarr(run.path / "metrics.zarr", consolidated=False).gradient_norm.load() for run in (one, other)]
+    xr.testing.assert_identical(*norms)
+
+
+def test_every_module_learns_in_training_mode_and_is_measured_in_the_other(tmp_path: Path) -> None:
+    task, modes = prepared(tmp_path / "run", dropout=0.2), set()
+
+    def keep(*_: Any) -> None:
+        modes.add((torch.is_grad_enabled(), *{module.training for module in task.denoiser.modules()}))
+
+    task.denoiser.register_forward_pre_hook(keep)
+    fitted(task)
+    assert modes == {(True, True), (False, False)}
+
+
+def test_a_missing_optimizer_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adapt.optimisers.find_spec", lambda package: None)
+    with pytest.raises(UserError, match="optimizer 'adafactor' needs the package transformers"):
+        train(config(tmp_path / "run", optimizer="adafactor", model="no-such-model"))
+
+
 def test_a_batch_that_cannot_be_split_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"batch of 3 cannot be split evenly over 1 processes and 2 accumulated parts"):
         train(config(tmp_path / "run", accumulate=2))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from adapt.config import TrainConfig
 from adapt.draws import Draws, draw
-from adapt.preservation import _draw, _key, check_shapes, class_data_of, class_draws, drawn_class
+from adapt.preservation import _draw, _key, check_shapes, class_data_of, class_draws, class_rows, drawn_class
 from adapt.step import step_loss
 from adapt.task import Task
 from spectra.errors import UserError
@@ -112,6 +112,10 @@ def test_class_pictures_of_a_step_have_the_shape_of_its_subjects() -> None:
     the = task(DDPMScheduler(), train, class_set=classes)
     chance = class_draws(the, classes_of(the), drawn(the))
     assert set(chance.rows) == {1, 3}
+    for step in range(5):
+        draws = drawn(the, step)
+        expected = class_draws(the, classes_of(the), draws).rows
+        assert class_rows(the, classes_of(the), the.train.shapes[draws.rows[0]], step) == expected
     step_loss(the, the.denoiser, drawn(the))
     check_shapes(the.train, classes_of(the))
     with pytest.raises(UserError, match=r"no class picture has the latent shape \(4, 8, 8\) of 0.png"):

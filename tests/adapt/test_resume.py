@@ -8,6 +8,7 @@ import shutil
 import signal
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -18,15 +19,17 @@ import torch
 import xarray as xr
 
 import adapt.loop as loop
-from adapt import checkpoint
+from adapt import checkpoint, state
 from adapt.checkpoint_tree import save_tree
 from adapt.loop import RunResult, TrainingStoppedError, train
 from adapt.methods import load_adapter
+from adapt.prior import Prior
 from adapt.state import read_record
 from adapt.step import step_loss
 from spectra.errors import UserError
-from spectra.models import load_pipeline
+from spectra.models import load_pipeline, model_hash
 from tests.adapt.small import config, data, model, write_pictures
+from tests.reports.fixtures import write_cube
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "lora": {"method": "lora", "dropout": 0.2, "optimizer": "adamw"},
@@ -65,8 +68,9 @@ def stopped(out: Path, step: int, name: str = "lora", **changes: Any) -> Trainin
 
 
 def assert_same(one: RunResult, other: RunResult) -> None:
-    """Equal adapters, numbers and pictures, to the bit."""
-    files = [path.relative_to(one.path) for path in (one.path / "adapter").rglob("*") if path.is_file()]
+    """Equal adapters, numbers and pictures, to the bit; cards differ in the name of the run."""
+    inside = [path for path in (one.path / "adapter").rglob("*") if path.is_file()]
+    files = [path.relative_to(one.path) for path in inside if path.name != "README.md"]
     assert len(files) >= 2
     for path in files:
         assert (one.path / path).read_bytes() == (other.path / path).read_bytes()
@@ -233,3 +237,96 @@ def test_a_checkpoint_says_its_horizon(tmp_path: Path) -> None:
     assert saved["step"] == 2
     assert (saved["horizon"]["steps"], saved["horizon"]["warmup"]) == (5, 0.05)
     assert not [path for path in (tmp_path / "run").rglob("*") if path.suffix in (".pt", ".bin", ".pkl")]
+
+
+def test_a_signal_stops_before_the_measurement_that_is_due(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    out, tell = tmp_path / "run", stop_at(3)
+
+    def progress(phase: str, done: int, total: int) -> None:
+        told.append((phase, done))
+        tell(phase, done, total)
+
+    with pytest.raises(TrainingStoppedError) as caught:
+        train(config(out, **settings("lora", preview_every=3)), progress)
+    assert caught.value.kept == out / "state" / "step-000003"
+    assert ("validate", 3) not in told
+    assert not list(out.glob("previews/step-000003"))
+    assert_same(train(config(out, **settings("lora"))), undisturbed("lora"))
+
+
+def test_a_state_under_another_name_is_refused_and_kept(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    stopped(out, 2)
+    renamed = (out / "state" / "step-000002").rename(out / "state" / "good one")
+    with pytest.raises(UserError, match=r"state/good one holds a state under a name that is not a state's; call it"):
+        train(config(out, **settings("lora")))
+    assert (renamed / "complete.json").is_file()
+    renamed.rename(out / "state" / "step-000002")
+    assert_same(train(config(out, **settings("lora"))), undisturbed("lora"))
+
+
+def test_a_prior_may_move_but_not_change(tmp_path: Path) -> None:
+    cube = write_cube(tmp_path / "probe.zarr", model_hash=model_hash(model("sd")))
+    first = Prior.from_cube(cube)
+    stopped(tmp_path / "run", 2, "fera", prior=first.save(tmp_path / "a.json"))
+    means = {name: replace(one, mean=tuple(m + 1 for m in one.mean)) for name, one in first.statistics.items()}
+    other = replace(first, statistics=means).save(tmp_path / "a.json")
+    with pytest.raises(UserError, match=r"other settings \(the prior's numbers are other ones\)"):
+        train(config(tmp_path / "run", **settings("fera", prior=other)))
+    moved = first.save(tmp_path / "b.json")
+    assert train(config(tmp_path / "run", **settings("fera", prior=moved))).record["resumed"] == 1
+
+
+def test_a_setting_that_only_another_version_knows_is_refused(tmp_path: Path) -> None:
+    stopped(tmp_path / "run", 2)
+    begun = tmp_path / "run" / "config.json"
+    saved = json.loads(begun.read_text())
+    saved["config"]["sparkle"] = 3
+    begun.write_text(json.dumps(saved))
+    with pytest.raises(UserError, match=r"other settings \(sparkle: 3, not known to this version\)"):
+        train(config(tmp_path / "run", **settings("lora")))
+
+
+def test_errors_that_are_not_of_the_disk_are_not_called_so(tmp_path: Path) -> None:
+    def gone(phase: str, done: int, total: int) -> None:
+        if phase == "train":
+            raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        train(config(tmp_path / "run", **settings("lora")), gone)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_elsewhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device", "/cache/latents")
+
+    monkeypatch.setattr(loop, "prepare", full)
+    with pytest.raises(UserError, match=r"^cannot write /cache/latents: No space left on device$"):
+        train(config(tmp_path / "run"))
+
+
+def test_memory_that_does_not_suffice_to_begin_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop, "prepare", short)
+    with pytest.raises(UserError, match=r"not suffice to open .* and encode its data; .* is in the cache"):
+        train(config(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_another_process_has_just_finished_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    real = state.claim
+
+    def claim(*args: Any, **kwargs: Any) -> state.Home:
+        home = real(*args, **kwargs)
+        state.publish(home, {"name": "of the other"})
+        return home
+
+    monkeypatch.setattr(state, "claim", claim)
+    with pytest.raises(UserError, match="was finished by another process"):
+        train(config(out))
+    assert read_record(out)["name"] == "of the other"

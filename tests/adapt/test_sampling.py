@@ -141,6 +141,13 @@ def test_the_density_sums_to_one_and_is_one_for_uniform_levels() -> None:
     np.testing.assert_allclose(found * edges.diff(), expected, atol=1e-3)
 
 
+def test_the_density_counts_levels_at_the_very_ends() -> None:
+    """A prior whose log-SNR reaches beyond the model's puts a part of the samples at an end of the noise range."""
+    edges = torch.linspace(0, 1, 5)
+    found = density(lambda quantile: torch.where(quantile < 0.2, 0.0, quantile).clamp_max(LAST), edges) * edges.diff()
+    torch.testing.assert_close(found, torch.tensor([0.25, 0.25, 0.25, 0.25]).double(), atol=1e-4, rtol=0)
+
+
 def test_evenly_spread_quantiles_stay_evenly_spread_in_probability() -> None:
     """Stratification survives: each of 8 parts of equal probability gets one of 8 stratified samples."""
     strata = (torch.arange(8) + torch.rand(8, generator=torch.Generator().manual_seed(0))) / 8

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from adapt import state
 from spectra.errors import UserError
@@ -150,12 +151,18 @@ def test_what_kept_no_state_leaves_nothing_but_what_is_somebody_elses(tmp_path: 
     assert names(tmp_path / "c") == ["notes.txt"]
 
 
-def test_a_place_that_cannot_be_written_is_said_before_any_work(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot write to"):
         state.claim(tmp_path / "file" / "a")
     with pytest.raises(UserError, match="is no name for a run"):
         state.claim(Path("/"))
+    begin_run(tmp_path / "b")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"cannot write to .*/b: Permission denied; choose another place"):
+        state.claim(tmp_path / "b")
 
 
 def test_two_trainings_of_one_run_exclude_each_other(tmp_path: Path) -> None:
@@ -194,3 +201,19 @@ def test_only_complete_records_are_read(tmp_path: Path) -> None:
         (tmp_path / state.RECORD).write_text(text)
         with pytest.raises(UserError):
             state.read_record(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(28, "No space left on device"), "the run in runs/a: No space left on device"),
+        (OSError(28, "No space left on device", "/cache/x"), "/cache/x: No space left on device"),
+        (FileNotFoundError(2, "No such file", "runs/a/state/x"), "the run in runs/a: No such file"),
+        (SafetensorError("I/O error: full (os error 28)"), "the run in runs/a: I/O error: full (os error 28)"),
+        (SafetensorError("Error while deserializing header"), None),
+        (ConnectionResetError(104, "Connection reset by peer"), None),
+        (FileNotFoundError(2, "No such file", "/elsewhere/x"), None),
+    ],
+)
+def test_only_errors_of_storage_are_said_to_be(error: Exception, words: str | None) -> None:
+    assert state.unwritable(error, Path("runs/a")) == words

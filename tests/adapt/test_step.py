@@ -277,4 +277,5 @@ def test_a_loss_of_the_other_kind_of_model_is_refused_before_anything_is_encoded
     family: str, changes: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=sentence):
-        prepare(config(tmp_path / "run", family, data=tmp_path / "no-such-data", **changes), torch.device("cpu"))
+        prepare(config(tmp_path / "run", family, cache=tmp_path / "cache", **changes), torch.device("cpu"))
+    assert not (tmp_path / "cache").exists()

@@ -45,3 +45,16 @@ def test_settings_become_numbers_and_texts() -> None:
     assert all(isinstance(value, bool | int | float | str) for value in plain.values())
     assert plain["rank"] == 12
     assert plain["targets"] == "['to_q']"
+
+
+def test_a_tracker_that_cannot_start_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object) -> None:
+        raise RuntimeError("no API key configured")
+
+    config = made(trackers=["tensorboard"])
+    monkeypatch.setattr(trackers, "filter_trackers", lambda names, folder: [])
+    with accelerated(config) as accelerator:
+        monkeypatch.setattr(accelerator, "init_trackers", offline)
+        words = "tensorboard cannot start: no API key configured; mend that, or leave trackers out"
+        with pytest.raises(UserError, match=words), trackers.tracked(accelerator, config, tmp_path, 0):
+            pytest.fail("the body must not run")

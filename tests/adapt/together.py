@@ -23,11 +23,20 @@ def config(folder: Path, out: str, **changes: Any) -> TrainConfig:
     return TrainConfig(**(settings | changes))
 
 
-def run(folder: Path) -> None:
-    """Train."""
+CASES: dict[str, dict[str, Any]] = {
+    "fera": {},
+    "parts": {"fecl_weight": 0.1, "accumulate": 2, "lr": 0.1},
+    "text": {"method": "lora", "text_encoder": True, "ema": None, "lr": 0.1},
+}
+"""What one process and two train alike: accumulated parts, and encoders outside the wrapped denoiser, too."""
+
+
+def run(folder: Path, name: str = "two") -> None:
+    """Train every case."""
     from adapt.loop import train
 
-    train(config(folder, "two"))
+    for case, changes in CASES.items():
+        train(config(folder, f"{name}-{case}", **changes))
 
 
 def stop_and_resume(folder: Path) -> None:
@@ -91,6 +100,7 @@ def shard(folder: Path) -> None:
     steps(other, fresh, range(2, 5))
     pairs = zip(model.parameters(), other.parameters(), strict=True)
     assert all(torch.equal(whole(a.detach()), whole(b.detach())) for a, b in pairs)
+    dist.barrier()
     dist.destroy_process_group()
 
 

@@ -168,6 +168,9 @@ def test_a_prior_alone_is_explained(command: Command, probed: Path, tmp_path: Pa
     assert done.out.startswith("- Learned from ")
     assert (tmp_path / "prior.png").stat().st_size > 10_000
     assert "does not exist" in command("adapt", "plan", "--prior", tmp_path / "no.json").refused()
+    assert "into 3 bands" in command("adapt", "plan", "--prior", probed, "--set", "bands=3").out
+    assert "reads the noise level" in command("adapt", "plan", "--prior", probed, "--set", "router=clock").out
+    assert "did you mean 'gamma'" in command("adapt", "plan", "--prior", probed, "--set", "gamme=3").refused()
 
 
 def test_the_cache_is_filled_described_and_cleared(
@@ -183,11 +186,30 @@ def test_the_cache_is_filled_described_and_cleared(
     assert json.loads(command("adapt", "cache", *only, "--prune", "0", "--json").out)["holds"] == []
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--set", "cahce=/somewhere", "--prune", "0"), "--set cahce=... says nothing of a cache"),
+        (("--set", "cache=5"), "cache=5 is no folder"),
+        (("--model", "mini", "--prune", "0"), "--model says nothing without --data"),
+    ],
+)
+def test_a_cache_that_is_not_understood_is_not_cleared(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], said: str
+) -> None:
+    entry = tmp_path / "class" / ("a" * 64)
+    entry.mkdir(parents=True)
+    monkeypatch.setenv("SPECTRA_CACHE", str(tmp_path))
+    assert said in command("adapt", "cache", *words).refused()
+    assert entry.is_dir()
+    assert "1 entry removed" in command("adapt", "cache", "--prune", "0").out
+
+
 def test_an_export_says_what_it_costs(command: Command, run: Path, tmp_path: Path) -> None:
     done = command("adapt", "export", run, "--format", "static-lora", "--out", tmp_path / "e", "--steps", "2")
     assert done.code == 0, done.err
     assert "pytorch_lora_weights.safetensors" in done.out
-    assert "0.0% to 0.0% of what the adapter changes" in " ".join(done.out.split())
+    assert "less than 0.1% of what the adapter changes" in " ".join(done.out.split())
     assert (
         "did you mean 'kohya'" in command("adapt", "export", run, "--format", "koya", "--out", tmp_path / "f").refused()
     )

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from PIL import Image
 
 from datasets_cache import encode, encode_all
 from datasets_cache.encoding import CachedData
-from datasets_cache.families import decode_latents, encode_pixels, native_size
+from datasets_cache.families import decode_latents, encode_pixels, native_size, text_identity, vae_identity
 from spectra.errors import UserError
 from tests.adapt.small import write_pictures
+from tests.matrix.train_models import MODELS
 from tests.tiny import tiny_sd, tiny_sd3
 
 
@@ -85,6 +87,36 @@ def test_another_autoencoder_or_text_encoder_shares_nothing(tmp_path: Path, pipe
     with torch.no_grad():
         next(changed.text_encoder.parameters())[0] += 0.5
     assert encode(folder, changed, tmp_path / "cache").misses == 3
+
+
+def test_what_changes_an_encoding_without_changing_weights_is_part_of_the_key() -> None:
+    pipe = tiny_sd()
+    text, picture = text_identity(pipe, {}), vae_identity(pipe)
+    pipe.text_encoder.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    adapted = text_identity(pipe, {})
+    assert adapted != text
+    with torch.no_grad():
+        next(value for name, value in pipe.text_encoder.named_parameters() if "lora_B" in name)[0] += 1
+    assert text_identity(pipe, {}) not in (text, adapted)
+    pipe.text_encoder.disable_adapters()
+    assert text_identity(pipe, {}) == text
+
+    pipe.vae.enable_tiling()
+    tiled = vae_identity(pipe)
+    pipe.vae.tile_sample_min_size //= 2
+    assert len({picture, tiled, vae_identity(pipe)}) == 3
+    pipe.vae.disable_tiling()
+    assert vae_identity(pipe) == picture
+
+    pipe.tokenizer.chat_template = "{{ messages }}"
+    assert text_identity(pipe, {}) != text
+
+
+def test_words_that_a_pipeline_puts_around_a_prompt_are_part_of_the_key() -> None:
+    lumina = MODELS["lumina2"].build()
+    before = text_identity(lumina, {})
+    lumina.system_prompt = "You draw."
+    assert text_identity(lumina, {}) != before
 
 
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sd3])

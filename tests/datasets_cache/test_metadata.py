@@ -95,6 +95,13 @@ def test_captions_may_hold_any_separator_of_lines(folder: Path) -> None:
     assert captions(folder) == [("a b c",)] * 2
 
 
+def test_half_a_character_is_named_by_its_line(folder: Path) -> None:
+    rows = ['{"file_name": "0.png", "text": "a"}', r'{"file_name": "1.png", "text": "a \ud83d dog"}']
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    with pytest.raises(UserError, match=r"metadata\.jsonl, line 2 holds half of a character"):
+        captions(folder)
+
+
 def test_a_damaged_csv_table_is_one_sentence(folder: Path) -> None:
     (folder / "metadata.csv").write_text("file_name,text\n0.png," + "x" * 200_000)
     with pytest.raises(UserError, match=r"metadata\.csv, line 1 is not CSV: field larger than field limit"):

@@ -69,6 +69,13 @@ def test_a_torn_file_is_refused_by_name(keep: int) -> None:
         decode(as_bytes(Image.fromarray(noise))[:keep], (16, 16), "folder/7.png")
 
 
+def test_a_picture_of_too_many_pixels_is_not_called_damaged() -> None:
+    huge = as_bytes(Image.new("1", (14_000, 14_000)))
+    for read in (lambda: measure(huge, "x"), lambda: decode(huge, (4, 4), "x")):
+        with pytest.raises(UserError, match="the picture x has more than 179 million pixels"):
+            read()
+
+
 def test_a_turned_photo_is_measured_as_it_is_seen() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -47,6 +47,25 @@ def test_what_is_given_decides_how_it_is_read(tmp_path: Path) -> None:
     assert decide("owner/some-name.v2") == ("hub", [])
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("picturs", r"^the data folder picturs does not exist \(is it pictures\?\); give a folder"),
+        ("pictures/trian", r"^the data folder pictures/trian does not exist \(is it pictures/train\?\); give a folder"),
+        ("pictures/other", r"^the data folder pictures/other does not exist; give a folder"),
+        ("nowhere/part.parquet", r"^the data folder nowhere/part\.parquet does not exist; give a folder"),
+    ],
+)
+def test_a_mistyped_name_of_this_machine_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    write_pictures(tmp_path / "pictures" / "train", 1)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
+        open_dataset(name)
+    assert decide("elsewhere/train") == ("hub", [])
+
+
 def test_braces_and_wildcards_name_files_in_order(tmp_path: Path) -> None:
     assert expand("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
     assert expand("{a,b}-{0..1}") == ["a-0", "a-1", "b-0", "b-1"]

@@ -114,6 +114,17 @@ def test_a_flipped_bit_is_found_by_reading(tmp_path: Path) -> None:
         assert store.read(path) is None
 
 
+@pytest.mark.parametrize(("before", "after"), [("chunk_shape", "chunk_shap_"), ("    8,", "    9,")])
+def test_an_array_that_is_described_wrongly_is_damage(tmp_path: Path, before: str, after: str) -> None:
+    path = store.entry(tmp_path, "kind", "abcdef")
+    store.write(path, {"a": np.ones((8, 8), np.float32)})
+    about = path / "a" / "zarr.json"
+    changed = about.read_text().replace(before, after, 1)
+    assert changed != about.read_text()
+    about.write_text(changed)
+    assert store.read(path) is None
+
+
 def test_entries_that_do_not_tell_their_lengths_are_still_read(tmp_path: Path) -> None:
     import zarr
 

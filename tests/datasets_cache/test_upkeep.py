@@ -62,6 +62,42 @@ def test_pruning_removes_what_is_chosen_and_nothing_else(cache: Path, chosen: di
     assert {path.stem for path in cache.rglob("*.zarr")} == before - removed
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "class/dogs",
+        "tables/2024/results",
+        "latents/mine/raw.zarr",
+        "latents/aa/bb3.zarr",
+        "samples/ab/cd",
+        "x/y/.new-z",
+    ],
+)
+def test_what_the_cache_did_not_make_stays_in_a_folder_that_was_chosen_by_mistake(cache: Path, place: str) -> None:
+    (cache / place).mkdir(parents=True)
+    (cache / place / "file").write_text("precious")
+    os.utime(cache / place, (time.time() - 100 * DAY,) * 2)
+    prune(cache)
+    assert (cache / place / "file").read_text() == "precious"
+    assert summary(cache) == []
+
+
+def test_links_out_of_the_cache_are_not_followed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    outside = tmp_path_factory.mktemp("outside") / ("a" * 64)
+    outside.mkdir()
+    (cache / "class").symlink_to(outside.parent)
+    prune(cache)
+    assert outside.is_dir()
+
+
+def test_drawn_classes_and_unpacked_tables_are_removed(cache: Path) -> None:
+    drawn, table = cache / "class" / ("0" * 64), cache / "tables" / "parquet" / "default-0123456789abcdef"
+    drawn.mkdir(parents=True)
+    (table / "0.0.0" / "a").mkdir(parents=True)
+    (table / "0.0.0" / "a" / "dataset_info.json").write_text("{}")
+    assert {entry.path for entry in prune(cache)} >= {drawn, table}
+
+
 def test_what_killed_writers_left_is_removed_and_what_writers_at_work_have_is_not(cache: Path) -> None:
     old, young = (cache / "latents" / "aa" / f".new-{name}" for name in ("old", "young"))
     for left in (old, young):

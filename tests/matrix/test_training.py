@@ -49,10 +49,11 @@ def config(name: str, method: str, **changes: Any) -> TrainConfig:
         "data": train_data.clips(frames) if frames else train_data.pictures(),
         "resolution": min(case.size) if case else 64, "frames": max(1, frames),
         "out": Path(mkdtemp()) / f"{name}-{method}", "method": method, "cache": encodings(),
-        "steps": 1, "batch": 2, "lr": 0.01, "rank": 3, "eval_samples": 1, "eval_levels": 2, "eval_draws": 1,
+        "steps": 1, "batch": 2, "lr": 0.01, "eval_samples": 1, "eval_levels": 2, "eval_draws": 1,
         "sample_prompts": 1, "sample_steps": STEPS, "guidance": GUIDANCE, "threads": 1, "caption_dropout": 0.5,
     }  # fmt: skip
-    return TrainConfig(**(settings | changes))
+    rank = {} if "rank" in METHODS[method].lacks else {"rank": 3}
+    return TrainConfig(**(settings | rank | changes))
 
 
 @cache

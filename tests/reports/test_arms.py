@@ -60,6 +60,41 @@ def test_places_of_files_make_no_arms(tmp_path: Path) -> None:
     assert [arm.label for arm in group(read_runs(made))] == ["FeRA with prior"]
 
 
+@pytest.mark.parametrize(
+    ("config", "label"),
+    [
+        ({"router": "uniform"}, "FeRA without prior (uniform gates)"),
+        ({"router": "clock", "expert": "dora"}, "FeRA without prior (clock router, DoRA experts)"),
+        ({"fera_mode": "published", "router": "energy"}, "FeRA without prior (published mode)"),
+        ({"router": "energy", "fera_mode": "exact", "expert": "lora"}, "FeRA without prior"),
+    ],
+)
+def test_a_lone_variant_of_fera_says_what_it_is(tmp_path: Path, config: dict[str, str], label: str) -> None:
+    arms = group(read_runs([write_run(tmp_path / "run", "fera", samples=4, config=config)]))
+    assert [arm.label for arm in arms] == [label]
+
+
+def test_how_a_run_was_kept_makes_no_arm(tmp_path: Path) -> None:
+    made = [
+        write_run(tmp_path / str(i), seed=i, samples=4, config={"checkpoint_every": i, "project": str(i)})
+        for i in (1, 2)
+    ]
+    assert len(group(read_runs(made))) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_arms_with_long_names_are_drawn(tmp_path: Path) -> None:
+    from reports.compare import comparisons
+    from reports.panels import verdict
+
+    config = {"fera_mode": "published", "router": "energy+clock", "expert": "dora", "router_start": "random"}
+    changes = [{}, config | {"experts": 3, "shared_rank": 3}, config | {"experts": 4, "shared_rank": 0}]
+    arms = group(read_runs([
+        write_run(tmp_path / str(i), "fera" if i else "lora", samples=4, config=one) for i, one in enumerate(changes)
+    ]))  # fmt: skip
+    assert verdict(comparisons(arms, reference_of(arms))).svg
+
+
 def test_the_same_arm_and_seed_twice_is_refused(tmp_path: Path) -> None:
     made = [write_run(tmp_path / name, samples=4) for name in "ab"]
     with pytest.raises(UserError, match="same arm with the same seed"):

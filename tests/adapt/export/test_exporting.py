@@ -77,7 +77,7 @@ def test_wrong_requests_are_sentences(tmp_path: Path) -> None:
         export(folder, out, "peft", pipe=PIPES["sd"](), prompts=[])
     with pytest.raises(UserError, match="at least 1, got 0"):
         export(folder, out, "peft", pipe=PIPES["sd"](), rank=0)
-    with pytest.raises(UserError, match="a lora adapter has none"):
+    with pytest.raises(UserError, match="those of method lora have none"):
         export(folder, out, "scheduled-loras", pipe=PIPES["sd"]())
     with pytest.raises(UserError, match="does not fit"):
         export(folder, out, "peft", pipe=PIPES["sd3"]())
@@ -147,3 +147,18 @@ def test_a_run_is_measured_on_its_own_captions_and_settings(tmp_path: Path) -> N
     facts = json.loads((made / "export.json").read_text())
     assert (facts["name"], facts["steps"], facts["samples"]) == ("ink", 3, 4)
     assert "| steps | 9 |" in (made / "README.md").read_text()
+
+
+def test_gates_are_measured_at_the_size_that_the_run_was_trained_at(tmp_path: Path) -> None:
+    from adapt.export.source import call_of, open_source
+    from adapt.loop import train
+    from tests.adapt.small import config
+
+    run = train(config(tmp_path / "run", method="lora", steps=1, resolution=32, guidance=2.0)).path
+    call = call_of(open_source(run, None, None, 4), ["a"], [0], None, None, {})
+    assert (call["height"], call["width"], call["guidance_scale"]) == (32, 32, 2.0)
+
+
+def test_what_a_lora_cannot_hold_is_said(tmp_path: Path) -> None:
+    assert "biases is lost" in exported("sd", "ia3", "static-lora", tmp_path / "ia3")["how"]
+    assert "biases" not in exported("sd", "lokr", "static-lora", tmp_path / "lokr")["how"]

@@ -62,6 +62,23 @@ def test_diffusers_reads_the_file_as_the_adapter(tmp_path: Path, family: str, me
             assert value == len(tensors[key.replace("alpha", "lora_down.weight")])
 
 
+def test_layers_of_different_ranks_are_read_with_their_own_scale(tmp_path: Path) -> None:
+    """Of attention layers diffusers reads an alpha that most layers do not have as that of most."""
+    pipe = tiny_sd()
+    names = [f"down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_{name}" for name in "qkv"]
+    draw, shapes = torch.Generator().manual_seed(0), [pipe.unet.get_submodule(name).weight.shape for name in names]
+    factors = {
+        name: Factors(torch.randn(rank, shape[1], generator=draw), torch.randn(shape[0], rank, generator=draw))
+        for name, shape, rank in zip(names, shapes, (3, 5, 5), strict=True)
+    }
+    write_file(tmp_path / "a.safetensors", kohya_tensors(pipe, pipe.unet, factors, {}), {})
+    pipe.load_lora_weights(str(tmp_path), weight_name="a.safetensors", adapter_name="a")
+    for name, found in factors.items():
+        layer: Any = pipe.unet.get_submodule(name)
+        read = layer.scaling["a"] * layer.lora_B["a"].weight @ layer.lora_A["a"].weight
+        torch.testing.assert_close(read.detach(), found.delta)
+
+
 @pytest.mark.slow
 def test_dora_becomes_its_nearest_lora(tmp_path: Path) -> None:
     facts = exported("sd", "dora", "kohya", tmp_path / "out", rank=1000)

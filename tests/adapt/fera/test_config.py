@@ -86,11 +86,48 @@ def test_the_start_of_the_router_is_not_written_because_its_weights_are() -> Non
         ({"scales": (1.0,), "feature_mean": (0.0, 0.0), "feature_std": (1.0, 0.0)}, "feature_std"),
         ({"feature_mean": (0.0,) * 4, "feature_std": (1.0,) * 4}, "scales"),
         ({"router_start": {"w1": [[1.0]]}}, "router_start"),
+        ({"router_start": [1.0]}, "router_start holds matrices"),
+        ({"router_start": {"w1": [[1.0], [1.0, 2.0]]}}, "router_start holds matrices"),
+        ({"gates": "uniform", "router_start": {}}, "no router to start"),
+        ({"r": True}, "r is a whole number"),
+        ({"total_rank": "12"}, "total_rank is a whole number"),
+        ({"total_rank": 12.0}, "total_rank is a whole number of at least 1, got 12.0"),
+        ({"bands": "4"}, "bands is a whole number"),
+        ({"num_experts": None}, "num_experts is a whole number"),
+        ({"tau": "warm"}, "tau is a number above 0, got 'warm'"),
+        ({"alpha": float("nan")}, "alpha is a number above 0"),
+        ({"dropout": "0.1"}, "dropout is a number in"),
+        ({"scales": 0.8}, "scales is a list of numbers"),
+        ({"scales": "0.8,1.6"}, "scales is a list of numbers"),
+        ({"feature_mean": 0.0, "feature_std": 1.0}, "feature_mean is a list of numbers"),
+        ({"features": None}, "features is a list of names"),
+        ({"target_modules": [1]}, "target_modules is a list of names"),
+        ({"exclude_modules": 5}, "exclude_modules is a list of names"),
+        ({"grid": 64}, "grid is .height, width. in latent pixels, got 64"),
+        ({"grid": "64x64"}, "grid is .height, width. in latent pixels, got '64x64'"),
+        ({"grid": (1, 2, 3)}, "grid is"),
+        ({"grid": (64.5, 64)}, "each side of grid is a whole number of at least 1, got 64.5"),
+        ({"grid": (0, 64)}, "each side of grid"),
+        ({"noise_schedule": "flow"}, "not a noise schedule"),
+        ({"noise_schedule": {"kind": "vp", "last": 999, "log_snr": 5}}, "not a noise schedule"),
     ],
 )
 def test_a_bad_value_is_named(settings: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=word):
-        FeraConfig(target_modules=["to_q"], **settings)
+        FeraConfig(**{"target_modules": ["to_q"], **settings})
+
+
+def test_a_bad_value_in_a_file_is_named_with_the_file() -> None:
+    with pytest.raises(UserError, match=r"run/adapter_config\.json: FeraConfig: scales is a list .* got '0.8'"):
+        config_from_json({"peft_type": "FERA", "target_modules": ["to_q"], "scales": "0.8"}, "run/adapter_config.json")
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"r": np.int64(2), "grid": np.array([16, 8]), "tau": np.float32(0.5)}
+    config = FeraConfig(**given, scales=np.array([0.8, 1.6]))  # type: ignore[arg-type]
+    config.save_pretrained(str(tmp_path))
+    plain = FeraConfig(r=2, grid=(16, 8), tau=0.5, scales=(0.8, 1.6))
+    assert PeftConfig.from_pretrained(str(tmp_path)) == config == plain
 
 
 def test_an_unknown_setting_in_a_file_is_refused_with_a_guess() -> None:

@@ -57,6 +57,14 @@ def test_little_coverage_is_warned_of(unet: nn.Module) -> None:
     assert coverage(adapted(unet)).warning == ""
 
 
+def test_the_scale_of_adalora_is_what_its_layers_multiply_by(unet: nn.Module) -> None:
+    from adapt.methods import METHODS
+    from tests.adapt.methods.conftest import settings
+
+    METHODS["adalora"].attach(unet, settings("adalora", rank=8, alpha=4.0), ["to_q"], None)
+    assert "scale 0.5 (alpha 6 / rank 12)" in str(coverage(unet))
+
+
 def test_the_effective_scale_is_shown(unet: nn.Module) -> None:
     adapted(unet, alpha=3.0, r=2, shared_rank=1)
     assert "default: scale 0.428571 (alpha 3 / rank 7)" in str(coverage(unet))

@@ -32,8 +32,8 @@ def reference(prediction: Tensor, base: Tensor, target: Tensor, floor: float) ->
     losses = []
     for d, r in zip(energy(prediction - base), energy(prediction - target), strict=True):
         w = r / r.sum()
-        ratio = np.sqrt(d) / np.sqrt(d.sum() + floor * r.sum())
-        losses.append((w * (ratio - np.sqrt(r) / np.sqrt(r.sum())) ** 2).sum())
+        ratio = np.sqrt(d / (d.sum() + floor * r.sum()) + 1e-5)
+        losses.append((w * (ratio - np.sqrt(w + 1e-5)) ** 2).sum())
     return float(np.mean(losses))
 
 
@@ -53,6 +53,17 @@ def test_no_correction_yet_gives_a_finite_loss_and_gradient(dtype: torch.dtype) 
     assert 0 < loss.item() < 1
     assert prediction.grad is not None
     assert torch.equal(prediction.grad, torch.zeros_like(base))
+
+
+def test_a_correction_that_is_mere_rounding_hardly_pulls() -> None:
+    def pull(size: float) -> float:
+        base, target = random(1)[:1], random(2)[:1]
+        prediction = (base + size * random(3)[:1]).requires_grad_()
+        fecl(prediction, base, target, BANK).backward()
+        assert prediction.grad is not None
+        return float(prediction.grad.norm())
+
+    assert pull(1e-6) < 0.02 * pull(1e-2)
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-6, 1e-3, 1e-1])

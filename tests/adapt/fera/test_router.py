@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -171,3 +171,18 @@ def test_copies_route_for_themselves(unet: nn.Module) -> None:
     run(copied, seed=1)
     assert torch.equal(gates_of(unet), held)
     assert torch.equal(gates_of(copied), torch.ones_like(held))
+
+
+def test_gates_come_back_to_the_latent_from_where_the_router_waits(router: FeraRouter) -> None:
+    """`enable_model_cpu_offload` moves the model after its pre-hooks: the weights are on the CPU, latents not."""
+
+    class Moved:
+        """Features that went to the router's device."""
+
+        tau = 0.7
+
+        def __call__(self, latent: Tensor, timestep: Tensor | None) -> Tensor:
+            return torch.zeros(len(latent), 4)
+
+    router.reading["default"] = cast(Any, Moved())
+    assert router(torch.empty(2, 4, 16, 16, device="meta"), "default").device.type == "meta"

@@ -38,8 +38,9 @@ def fresh(kind: str = "sd") -> Any:
 
 
 def settings(method: str, **changes: Any) -> TrainConfig:
-    values: dict[str, Any] = {"model": "x", "data": "x", "out": Path("x"), "method": method, "rank": 6, "steps": 8}
-    return TrainConfig(**(values | changes))
+    values: dict[str, Any] = {"model": "x", "data": "x", "out": Path("x"), "method": method, "steps": 8}
+    rank = {} if "rank" in METHODS[method].lacks else {"rank": 6}
+    return TrainConfig(**(values | rank | changes))
 
 
 def attach(denoiser: Any, method: str, seed: int = 0, **changes: Any) -> Reach:

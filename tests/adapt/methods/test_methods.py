@@ -129,11 +129,27 @@ def test_going_on_with_another_rank_is_one_sentence(tmp_path: Path, method: str)
         ("ia3", {"dropout": 0.1}, "dropout"),
         ("full", {"alpha": 3.0}, "alpha"),
         ("full", {"targets": ["to_q"]}, "targets"),
+        ("ia3", {"rank": 5}, "rank"),
+        ("full", {"rank": 5, "text_encoder": True}, "rank"),
     ],
 )
 def test_a_setting_that_a_method_lacks_is_refused(method: str, change: dict[str, Any], name: str) -> None:
     with pytest.raises(UserError, match=f"{method} has no {name}; leave '{name}' out"):
         attach(fresh(), method, **change)
+
+
+def test_the_lora_of_text_encoders_may_have_settings_that_the_method_lacks() -> None:
+    METHODS["ia3"].check(settings("ia3", rank=5, alpha=2.0, dropout=0.1, text_encoder=True))
+
+
+@pytest.mark.parametrize("method", PLAIN)
+def test_what_learns_does_not_depend_on_the_device(method: str) -> None:
+    """Off the CPU PEFT moves an adapter to its layers, and makes parameters of what it moves."""
+    here, elsewhere = fresh("sd3"), fresh("sd3").to("meta")
+    for denoiser in (here, elsewhere):
+        attach(denoiser, method)
+    learned = [{name for name, p in one.named_parameters() if p.requires_grad} for one in (here, elsewhere)]
+    assert learned[0] == learned[1]
 
 
 def test_alpha_scales_the_update(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_loss_weighting_for_sd3
 
-from adapt.objectives import conventions, weighting
+from adapt.objectives import conventions, objective_of, weighting
 from adapt.sampling import cosmap
 from spectra.errors import UserError
 
@@ -68,25 +69,32 @@ def test_weights_are_finite_at_zero_terminal_snr(name: str) -> None:
 @pytest.mark.parametrize("name", list(weighting.FLOW))
 def test_flow_weights_are_those_of_diffusers(name: str) -> None:
     sigma = torch.linspace(0.01, 1, 50)
-    found = weighting.flow(name, 1000)(sigma)
+    found = weighting.flow(name, 1e-3)(sigma)
     torch.testing.assert_close(found, compute_loss_weighting_for_sd3(name, sigma).float(), rtol=1e-5, atol=0)
 
 
 def test_sigma_sqrt_stops_rising_at_the_smallest_level_of_the_schedule() -> None:
-    assert weighting.flow("sigma_sqrt", 1000)(torch.tensor([0.0, 1e-3])).tolist() == pytest.approx([1e6, 1e6])
+    assert weighting.flow("sigma_sqrt", 1e-3)(torch.tensor([0.0, 1e-3])).tolist() == pytest.approx([1e6, 1e6])
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_smallest_level_is_that_of_the_shifted_schedule(shift: float) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    found = objective_of(scheduler, "sigma_sqrt").weight(torch.tensor([0.0, float(scheduler.timesteps[-1]) / 2]))
+    assert found.tolist() == pytest.approx([float(scheduler.sigmas[-1]) ** -2] * 2, rel=1e-4)
 
 
 def test_weighing_by_cosmap_is_sampling_by_cosmap() -> None:
     """The mean of any function over cosmap's levels is its weighted mean over uniform ones."""
     quantile = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
-    weigh = weighting.flow("cosmap", 1000)
+    weigh = weighting.flow("cosmap", 1e-3)
     for power in (1, 2, 5):
         sampled = cosmap(quantile).pow(power).mean()
         assert float((weigh(quantile) * quantile.pow(power)).mean()) == pytest.approx(float(sampled), rel=1e-4)
 
 
 def test_without_a_weighting_every_level_weighs_the_same() -> None:
-    for weigh in (weighting.denoising("none", 5.0, "epsilon", math.inf), weighting.flow("none", 1000)):
+    for weigh in (weighting.denoising("none", 5.0, "epsilon", math.inf), weighting.flow("none", 1e-3)):
         assert torch.equal(weigh(SIGMA), torch.ones(5))
 
 
@@ -96,4 +104,4 @@ def test_a_weighting_of_the_other_kind_of_model_is_refused_in_one_sentence() -> 
             weighting.denoising(name, 5.0, "epsilon", 1.0)
     for name in weighting.DENOISING:
         with pytest.raises(UserError, match="trained by flow matching"):
-            weighting.flow(name, 1000)
+            weighting.flow(name, 1e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,14 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
 
+from adapt import processes
+from adapt.plan import make_plan
 from adapt.plan.memory import MIB, STATE_BYTES, checkpointed, estimate, kept_for_backward, meta_twin
+from adapt.step import step_loss
+from adapt.task import prepare
+from adapt.trainer import Trainer, draws_of
 from spectra.models import load_pipeline
+from tests.adapt.small import config
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
 
@@ -84,19 +91,43 @@ def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block_at_a_time() -> N
     assert rest + inputs + most < 0.8 * whole
 
 
-@pytest.mark.parametrize("optimizer", STATE_BYTES)
-def test_parts_are_counted_from_the_trained_numbers(optimizer: str) -> None:
+def test_parts_are_counted_from_the_trained_numbers() -> None:
     model, pipe = twin(), load_pipeline("mini")
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    found = estimate(pipe, pipe.unet, model, None, optimizer, ema=True)
+    found = estimate(pipe, pipe.unet, [model], None, "adamw", ema=True)
     weights = sum(p.numel() * 4 for p in pipe.unet.parameters())
     assert found.denoiser == pytest.approx(weights / MIB, rel=1e-6)
     assert found.adapter == pytest.approx(2 * 4 * trained / MIB)
     assert found.gradients == pytest.approx(4 * trained / MIB)
-    assert found.optimizer == pytest.approx(STATE_BYTES[optimizer] * trained / MIB)
+    assert found.optimizer == pytest.approx(8 * trained / MIB)
     assert found.activations is None
     parts = (found.denoiser, found.others, found.adapter, found.gradients, found.optimizer)
     assert found.total == pytest.approx(sum(parts))
+
+
+REAL: list[tuple[str, dict[str, Any]]] = [
+    ("lora", {}), ("fera", {}), ("full", {"ema": 0.9}), ("lora", {"text_encoder": True}),
+    ("lora", {"class_caption": "a ramp", "class_count": 1}), ("lora", {"accumulate": 3}),
+    ("lora", {"optimizer": "sgd"}), ("lora", {"optimizer": "adafactor"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "changes"), REAL)
+def test_a_plan_foretells_what_a_real_step_keeps(method: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    settings = config(tmp_path / "run", method=method, **changes)
+    with processes.accelerated(settings) as accelerator:
+        trainer = Trainer.of(prepare(settings, accelerator.device), accelerator)
+        mine = draws_of(trainer.task, 0, accelerator).part(0, settings.accumulate)
+        kept = kept_for_backward(trainer.denoiser, lambda: step_loss(trainer.task, trainer.denoiser, mine).loss)
+        trainer.advance()
+    states = [value for state in trainer.optimizer.state.values() for value in state.values()]
+    found = make_plan(settings).memory
+    assert found.activations is not None
+    assert found.activations * MIB == pytest.approx(kept, rel=0.1)
+    assert found.gradients * MIB == 4 * sum(p.numel() for p in trainer.parameters.values())
+    assert found.optimizer * MIB == pytest.approx(
+        sum(v.numel() * v.element_size() for v in states if isinstance(v, torch.Tensor) and v.ndim), rel=1e-3
+    )
 
 
 def test_adamw_keeps_eight_bytes_a_number() -> None:

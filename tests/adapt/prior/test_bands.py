@@ -49,7 +49,7 @@ def test_scales_are_put_between_the_ranges_that_carry_the_content(cuts: tuple[fl
 
 
 def test_the_octaves_stay_where_no_choice_beats_them_beyond_doubt() -> None:
-    path = read_trajectory(cube_of(*gaussian(24, 6)))
+    path = read_trajectory(cube_of(*gaussian(8, 6, seed=30)))
     bank, choice = choose([path])
     assert bank == FilterBank.octaves(4, GRID)
     assert choice.reason == "kept"
@@ -167,6 +167,7 @@ def test_a_number_of_bands_means_octaves_as_without_a_prior(bands: int) -> None:
         ({"bands": 3, "scales": (1.0,)}, "1 scales make 2 bands, not 3"),
         ({"bands": 1}, "at least 2 bands"),
         ({"bands": 0}, "at least 1 band"),
+        ({"bands": 2.5}, "whole"),
         ({"scales": ()}, "at least 2 bands"),
         ({"scales": (0.1, 1.0)}, "empty on 16 x 16"),
         ({"scales": (1.0, 1.0)}, "distinct"),

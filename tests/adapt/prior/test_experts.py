@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from adapt import Prior
 from adapt.prior.experts import MOST, advise
 from adapt.trajectory import Trajectory, read_trajectory
 from tests.adapt.prior.worlds import BANK, cube, cube_of, gaussian
@@ -59,6 +61,13 @@ def test_doubt_counts_against_experts() -> None:
         low = advice.sure[advice.advised].low
         assert low is not None
         assert low <= 0.5
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_no_more_experts_are_advised_than_there_are_steps_to_tell(steps: int) -> None:
+    prior = Prior.from_cube(cube_of(*gaussian(6, steps)))
+    assert prior.experts_advised == len(prior.advice.sure) == steps
+    assert "no more were tried, for each needs a step of its own." in " ".join(prior.explain())
 
 
 def test_few_runs_give_no_advice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from adapt import Prior
 from adapt.prior.figure import band_names
+from adapt.prior.parts import Number
+from adapt.prior.words import noise_level
 from spectra.plots.style import save
 from tests.adapt.prior.worlds import BANK, both, chosen, cube, cube_of, data_cube, gaussian
 
@@ -81,7 +84,7 @@ def test_the_sentences_say_why_these_bands(prior: Prior) -> None:
     assert "choosing among" in words(prior)
     assert f"{prior.bank.gain.value:.2f}" in words(prior)
     assert "estimated from the recorded radial spectrum" in words(prior)
-    kept = Prior.from_cube(cube_of(*gaussian(24, 6)))
+    kept = Prior.from_cube(cube_of(*gaussian(8, 6, seed=30)))
     assert "These are the default octaves, because" in words(kept)
     assert "exact" in words(kept)
     assert "asked for" in words(Prior.from_cube(cube(), scales=(1.0, 3.0)))
@@ -98,6 +101,30 @@ def test_the_sentences_say_where_to_train_and_how_many_experts(prior: Prior) -> 
     assert f"{prior.advice.sure[advised - 1].value:.0%}" in told
     assert "0.123" not in told
     assert "12.3%" in words(replace(prior, gate_error=0.123))
+
+
+def test_a_gain_that_may_be_none_is_not_called_information(prior: Prior) -> None:
+    assert "Their log shares hold" in words(prior)
+    assert prior.bank.chosen is not None
+    doubtful = replace(prior.bank.chosen, total=Number(-0.71, -3.57, 2.14))
+    told = words(replace(prior, bank=replace(prior.bank, chosen=doubtful)))
+    assert "not beyond doubt: -0.71 (-3.57 to 2.14) nats" in told
+    assert "below 0 they mislead" in told
+    assert "hold" not in told
+
+
+def test_bands_that_emerge_beyond_the_probed_levels_are_said_to(prior: Prior) -> None:
+    beyond = ((prior.log_snr[0] - 1, prior.log_snr[3], prior.log_snr[-1] + 1),)
+    told = words(replace(prior, density=replace(prior.density, emergence=beyond)))
+    first, last = prior.noise_level[0], prior.noise_level[-1]
+    assert f"at noise levels above {first:.2g}, {prior.noise_level[3]:.2g}, below {last:.2g}." in told
+
+
+@pytest.mark.parametrize("log_snr", [-1.0, 3.0, 6.0])
+def test_the_noise_level_of_a_log_snr_between_few_steps_is_that_of_the_schedule(prior: Prior, log_snr: float) -> None:
+    level = np.array([0.99, 0.7, 0.4, 0.1, 0.003])
+    path = replace(prior, noise_level=tuple(level), log_snr=tuple(2 * np.log((1 - level) / level)))
+    assert float(noise_level(path, log_snr)) == pytest.approx(1 / (1 + math.exp(log_snr / 2)), rel=0.1)
 
 
 def test_what_it_was_learned_from_is_said() -> None:

@@ -111,6 +111,31 @@ def test_noise_features_do_not_find_content_in_few_runs() -> None:
     assert np.mean(gains) < 0
 
 
+@pytest.mark.parametrize("runs", [4, 5, 6, 9])
+def test_few_runs_claim_little_and_lose_little(runs: int) -> None:
+    """Three features and a constant pass through three or four runs: such a fit must not be taken for a sure one."""
+    drawn = [np.random.default_rng(i).standard_normal((runs, 4, 5)) for i in range(40)]
+    gains = np.array([content_gain(x[:, :, :3], x[:, 0, 3:], np.arange(runs)) for x in drawn])
+    assert -8 < np.median(gains) < 0.5
+    assert gains.mean() > -10
+
+
+def test_the_error_of_a_prediction_is_that_of_regression() -> None:
+    """Against the textbook's prediction variance: s^2 (1 + 1 / n + leverage), and s^2 (1 + 1 / n) without features."""
+    n, draw = 400, np.random.default_rng(3)
+    x, noise = draw.standard_normal((n, 1, 2)), draw.standard_normal(n)
+    content = (x[:, 0] @ [0.8, -0.3] + 0.5 * noise)[:, None]
+    found = content_gain(x, content, np.arange(n) % 2)
+    train, held = np.arange(n) % 2 != 0, np.arange(n) % 2 == 0
+    X = np.column_stack([np.ones(n), x[:, 0]])
+    slope, (rest,), *_ = np.linalg.lstsq(X[train], content[train, 0], rcond=None)
+    lever = np.einsum("nd,de,ne->n", X[held], np.linalg.inv(X[train].T @ X[train]), X[held])
+    own = norm(X[held] @ slope, np.sqrt(rest / (train.sum() - 3) * (1 + lever))).logpdf(content[held, 0])
+    plain = content[train, 0]
+    blind = norm(plain.mean(), plain.std(ddof=1) * np.sqrt(1 + 1 / train.sum())).logpdf(content[held, 0])
+    np.testing.assert_allclose(found[held], own - blind, atol=0.05)
+
+
 def test_differences_below_the_resolution_do_not_count() -> None:
     content = DRAW.standard_normal((200, 1))
     faint = 1e-4 * content[:, None] * np.ones((1, 2, 1))

@@ -192,10 +192,21 @@ def test_a_cube_that_lacks_something_says_what(damaged: Any, words: str) -> None
         Prior.from_cube(damaged())
 
 
-@pytest.mark.parametrize("asked", [{"experts": 0}, {"overlap": 0.0}, {"tau": float("nan")}, {"hidden": 0}])
+@pytest.mark.parametrize("asked", [
+    {"experts": 0}, {"overlap": 0.0}, {"tau": float("nan")}, {"hidden": 0}, {"experts": 1.5}, {"experts": "3"},
+    {"hidden": 2.0}, {"tau": "warm"}, {"overlap": None}, {"features": "clock"}, {"features": ()},
+])  # fmt: skip
 def test_an_impossible_request_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         learn(cube(), **asked)
+
+
+def test_one_feature_may_be_named_without_a_tuple() -> None:
+    prior = learn(cube(), features="log_snr")
+    assert prior.features == ("log_snr",)
+    schedule = {"kind": "flow", "steps": 1000}
+    made = prior.fera_config(target_modules=["to_q"], features="log_snr", noise_schedule=schedule)
+    assert made.features == ("log_snr",)
 
 
 def test_it_explains_itself_in_sentences_with_its_own_numbers(prior: Prior) -> None:
