@@ -93,5 +93,5 @@ def _refuse(differences: list[str], folder: Path) -> None:
     if differences:
         raise UserError(
             f"{folder} holds an unfinished run of other settings ({'; '.join(differences)}); give the saved ones to "
-            "let it go on, choose another name, or begin it anew with resume = false and --overwrite"
+            "let it go on, choose another name, or begin it anew (--set resume=false --overwrite)"
         )

@@ -54,7 +54,10 @@ def claim(out: Path, *, overwrite: bool = False, resume: bool = True) -> Home:
         spare = _settle(out)
         replaces = is_finished(out)
         if replaces and not overwrite:
-            raise UserError(f"{out} exists; choose another name, remove it, or give --overwrite")
+            raise UserError(
+                f"{out} exists; choose another name, remove it, or give --overwrite; "
+                "to train it further, name it as start_from of a new run"
+            )
         folder = spare if replaces else out
         _check_free(folder, overwrite, resume)
         folder.mkdir(parents=True, exist_ok=True)

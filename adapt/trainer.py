@@ -161,7 +161,7 @@ class Trainer:
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from a snapshot; UserError where it is another run's."""
         if saved["weights"].keys() != self.parameters.keys() or saved["horizon"]["peaks"] != self.peaks:
-            raise UserError("the saved state is another adapter's; begin anew with resume = false and --overwrite")
+            raise UserError("the saved state is another adapter's; begin it anew (--set resume=false --overwrite)")
         self.step = saved["step"]
         for name, value in saved["weights"].items():
             copy_into(self.parameters[name], value)

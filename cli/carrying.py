@@ -19,7 +19,9 @@ from spectra.errors import UserError
 def export(
     run: Annotated[Path, typer.Argument(help="Run directory of `adapt train`, or an adapter folder.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")],
-    form: Annotated[str, typer.Option("--format", help="peft, static-lora, scheduled-loras or kohya.")] = "peft",
+    form: Annotated[
+        str, typer.Option("--format", help="static-lora (for load_lora_weights), scheduled-loras, kohya or peft.")
+    ] = "static-lora",
     model: Annotated[str | None, typer.Option("--model", help="Base model; default: the run's.")] = None,
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", help="What gates and errors are measured on; default: the run's.")

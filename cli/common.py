@@ -39,6 +39,7 @@ PHASES = {
     "train": "training",
     "validate": "measuring on held-out pictures",
     "sample": "generating pictures",
+    "draw": "drawing pictures of the class",
 }
 
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130

@@ -6,7 +6,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
@@ -159,6 +159,7 @@ def settings(as_json: Json = False) -> None:
             "required": field.is_required(),
             "default": None if field.is_required() else field.default,
             "meaning": field.description,
+            "choices": choices(field.annotation),
         }
         for name, field in known.items()
     ]
@@ -170,8 +171,16 @@ def settings(as_json: Json = False) -> None:
         default = (
             "required" if row["required"] else "" if row["default"] is None else f"default: {_as_toml(row['default'])}"
         )
-        words = "; ".join(part for part in (str(row["meaning"]), default) if part)
+        listed = "one of " + ", ".join(choices(known[str(row["name"])].annotation)) if row["choices"] else ""
+        words = "; ".join(part for part in (str(row["meaning"]), listed, default) if part)
         typer.echo(wrapped(f"{row['name']:{wide}}  {words}", " " * (wide + 2)))
+
+
+def choices(kind: Any) -> list[str]:
+    """The words that a setting of a type may be, where it is not any text."""
+    if get_origin(kind) is Literal:
+        return [str(word) for word in get_args(kind)]
+    return [word for part in get_args(kind) for word in choices(part)]
 
 
 def _as_toml(value: Any) -> str:

@@ -50,6 +50,10 @@ class Run:
 def read_record(path: Path) -> dict[str, Any]:
     """The checked contents of `path/run.json`."""
     file = path / "run.json"
+    if not file.is_file() and (path / "config.json").is_file():
+        raise UserError(
+            f"{path} is an unfinished run: give its `adapt train` again, which goes on from its last state."
+        )
     if not file.is_file():
         raise UserError(
             f"{path} is not a finished training run: it has no run.json; give folders that `adapt train` wrote."

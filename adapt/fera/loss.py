@@ -7,10 +7,9 @@ from torch import Tensor
 
 from spectra.bands import FilterBank
 
-
 SMOOTH = 1e-5
-"""Added under the roots.  Without it a correction of any size pulls with the same force, rounding included, and two passes
-over batches of different size differ by that."""
+"""Added under the roots.  Without it a correction of any size pulls with the same force, mere rounding included, by which
+two passes over batches of different size differ."""
 
 
 def fecl(prediction: Tensor, base: Tensor, target: Tensor, bank: FilterBank, floor: float = 1e-2) -> Tensor:
@@ -25,7 +24,8 @@ def fecl(prediction: Tensor, base: Tensor, target: Tensor, bank: FilterBank, flo
     It differs from the published loss where that one is unsafe.  The error and the weights carry no gradient, so the
     loss cannot be lowered by reshaping the error's spectrum; the floor bounds the gradient by about
     1 / (sqrt(floor) ||r||) where d is small, at the start of training; what is added under the roots lets it fade where
-    d is mere rounding; the shares count all bands and sum to one.  `adapt.fera.published.consistency_loss` is the other form.
+    d is mere rounding; the shares count all bands and sum to one.  The other form is
+    `adapt.fera.published.consistency_loss`.
     """
     correction = _energy(prediction - base.detach(), bank)
     error = _energy((prediction - target).detach(), bank)

@@ -40,8 +40,13 @@ class Looked:
             "to_draw": self.to_draw, "encoded": len(every) - len(missing), "missing": len(missing),
             "reason": self.encoder.why(missing[0]) if missing else None,
             "sizes": [f"{width} x {height}" for height, width in shapes],
-            "notes": self.notes,
+            "notes": self.notes, "shared": self.shared(),
         }  # fmt: skip
+
+    def shared(self) -> list[str]:
+        """Names of held-out pictures that are trained on, too."""
+        known = {one.digest for one in self.train}
+        return [str(one.item.path) for one in self.heldout if one.digest in known]
 
 
 def look_at_data(config: TrainConfig, pipe: Any) -> Looked:

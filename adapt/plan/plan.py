@@ -16,7 +16,7 @@ from adapt.plan.levels import Levels
 from adapt.plan.memory import Memory
 
 Array = NDArray[np.float64]
-FEW_PICTURES, MANY_EPOCHS = 8, 400
+FEW_PICTURES, FEW_HELDOUT, MANY_EPOCHS = 8, 4, 400
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,19 @@ class Plan:
         if self.data["pictures"] < FEW_PICTURES:
             found.append(f"{self.data['pictures']} training pictures are few: the adapter will learn them by heart")
         if self.epochs > MANY_EPOCHS:
-            found.append(f"each picture is seen {self.epochs:.0f} times; fewer steps may do")
+            found.append(f"each picture is seen {self.epochs:.0f} times; fewer steps or a smaller batch may do")
+        if self.data["heldout"] < FEW_HELDOUT:
+            number = self.data["heldout"]
+            found.append(f"errors are measured on {number} picture{'s' * (number != 1)} alone; hold more out (heldout)")
+        if shared := self.data["shared"]:
+            found.append(
+                f"{len(shared)} held-out pictures are trained on, too, such as {shared[0]}: errors say too little"
+            )
+        if self.config.buckets and len(self.data["sizes"]) == 1:
+            found.append(
+                f"buckets has no effect: all pictures become {self.data['sizes'][0]} pixels; "
+                f"a smaller bucket_step than {self.config.bucket_step} allows more shapes"
+            )
         neglected = self.levels.neglected()
         if neglected > 0.1:
             found.append(

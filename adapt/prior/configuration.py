@@ -47,7 +47,9 @@ def _scaling(prior: Prior, features: tuple[str, ...]) -> dict[str, Any]:
 
 def _refusal(name: str, value: Any, fitted: bool) -> str:
     words = f"this prior was fitted with {name} {_short(value)}: make another to change it"
-    return words + (", or give up its router's start with router_start=None" if fitted else "")
+    return words + (
+        ", or give up its router's start (router_start: None here, 'random' in the settings of a run)" if fitted else ""
+    )
 
 
 def _origin(prior: Prior) -> dict[str, Any]:

@@ -22,5 +22,5 @@ class MeasureSettings(Settings):
     guidance: NonNegative = Field(3.0, description="guidance scale of those pictures")
     preview_every: Count | None = Field(None, description="draw preview pictures every so many steps; default: never")
     preview_prompts: list[str] | None = Field(
-        None, min_length=1, description="what previews show; default: held-out captions"
+        None, min_length=1, description="list of what previews show; default: held-out captions"
     )

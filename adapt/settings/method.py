@@ -52,7 +52,7 @@ class MethodSettings(Settings):
     overlap: Positive | None = Field(None, description="softness of a prior's start; default: the prior's own")
     balance_weight: NonNegative = Field(
         0.0,
-        description="weight of the term that keeps every expert in use; it needs several pictures in each part of a batch",
+        description="weight of the term that keeps every expert in use; needs several pictures in each part of a batch",
     )
     fecl_weight: NonNegative = Field(0.0, description="weight of FeRA's consistency loss")
     fecl_form: Literal["safe", "published"] = Field("safe", description="`published`: without stop-gradient and floor")

@@ -18,7 +18,9 @@ class OptimiseSettings(Settings):
     lr: Positive | None = Field(None, description="peak learning rate; default: by method and size")
     lr_schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="course after the warm-up")
     warmup: Share = Field(0.05, description="share of the steps over which the learning rate rises")
-    optimizer: Literal["adamw", "adamw8bit", "prodigy", "adafactor", "sgd"] = Field("adamw", description="optimizer")
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "adafactor", "sgd"] = Field(
+        "adamw", description="what moves the weights; others than adamw need their packages"
+    )
     weight_decay: NonNegative = Field(0.0, description="weight decay")
     clip: Positive = Field(1.0, description="largest norm of the gradient")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(

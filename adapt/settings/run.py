@@ -20,5 +20,7 @@ class RunSettings(Settings):
     )
     keep_checkpoints: Count = Field(1, description="how many states are kept")
     resume: bool = Field(True, description="go on from the newest state if the run was interrupted")
-    trackers: list[Literal["tensorboard", "wandb"]] = Field([], description="where to log beside the run directory")
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        [], description='where to log beside the run directory, such as ["tensorboard"]'
+    )
     project: str = Field("adapt", min_length=1, description="project name for the trackers")

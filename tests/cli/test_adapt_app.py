@@ -234,6 +234,8 @@ def test_all_settings_are_listed(command: Command) -> None:
 
     rows = json.loads(command("adapt", "settings", "--json").out)
     assert [row["name"] for row in rows] == list(TrainConfig.model_fields)
+    assert {row["name"]: row["choices"] for row in rows}["lr_schedule"] == ["cosine", "linear", "constant"]
+    assert "one of uniform, logit_normal," in " ".join(command("adapt", "settings").out.split())
     assert "largest norm of the gradient; default: 1.0" in command("adapt", "settings").out
 
 

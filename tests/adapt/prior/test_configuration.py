@@ -48,10 +48,10 @@ def test_an_adapter_says_where_its_prior_came_from_without_paths(prior: Prior) -
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"num_experts": 4}, "fitted with num_experts 3.*router_start=None"),
+        ({"num_experts": 4}, "fitted with num_experts 3.*router_start: None"),
         ({"tau": 1.0}, "fitted with tau"),
         ({"router_hidden": 8}, "fitted with router_hidden"),
-        ({"features": ("snr",), "noise_schedule": SCHEDULE}, "fitted with features.*router_start=None"),
+        ({"features": ("snr",), "noise_schedule": SCHEDULE}, "fitted with features.*router_start: None"),
         ({"scales": (1.0, 2.0)}, "fitted with scales"),
         ({"bands": 5}, "fitted with bands 4"),
         ({"grid": (8, 8)}, "fitted with grid"),
