@@ -8,8 +8,8 @@ from torch import Tensor
 from spectra.bands import FilterBank
 
 SMOOTH = 1e-5
-"""Added under the roots.  Without it a correction of any size pulls with the same force, mere rounding included, by which
-two passes over batches of different size differ."""
+"""Added under the roots.  Without it a correction of any size pulls with the same force, even the rounding by which two
+passes over batches of different size differ."""
 
 
 def fecl(prediction: Tensor, base: Tensor, target: Tensor, bank: FilterBank, floor: float = 1e-2) -> Tensor:

@@ -70,6 +70,8 @@ def test_a_prior_keeps_its_temperature_and_start_unless_they_are_changed() -> No
     assert "router_start" not in prior.given
     SETTINGS(settings("fera", rank=12, tau=0.3, router_start="random"), ["to_q"], prior, None)  # type: ignore[arg-type]
     assert prior.given["tau"] == 0.3
+    SETTINGS(settings("fera", rank=12, tau=0.7), ["to_q"], prior, None)  # type: ignore[arg-type]
+    assert prior.given["tau"] == 0.7  # the usual value counts as well, once it is given
     assert prior.given["router_start"] is None
 
 
@@ -78,7 +80,7 @@ def test_a_prior_from_a_cube_is_made_for_the_run() -> None:
     assert prior_options(config) == {
         "experts": 2, "bands": 3, "overlap": 2.0, "tau": 0.5, "features": ("shares", "log_snr")
     }  # fmt: skip
-    assert prior_options(settings("fera")) == {"experts": 3, "tau": 0.7, "features": ("shares",)}
+    assert prior_options(settings("fera")) == {"experts": 3, "features": ("shares",)}
 
 
 def test_uniform_gates_stay_at_one_while_a_router_moves_them() -> None:
