@@ -70,9 +70,9 @@ def test_a_prior_keeps_its_temperature_and_start_unless_they_are_changed() -> No
     assert "router_start" not in prior.given
     SETTINGS(settings("fera", rank=12, tau=0.3, router_start="random"), ["to_q"], prior, None)  # type: ignore[arg-type]
     assert prior.given["tau"] == 0.3
+    assert prior.given["router_start"] is None
     SETTINGS(settings("fera", rank=12, tau=0.7), ["to_q"], prior, None)  # type: ignore[arg-type]
     assert prior.given["tau"] == 0.7  # the usual value counts as well, once it is given
-    assert prior.given["router_start"] is None
 
 
 def test_a_prior_from_a_cube_is_made_for_the_run() -> None:
