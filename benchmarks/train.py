@@ -4,8 +4,9 @@ Every arm has its own copy of one denoiser with random weights and takes one who
 AdamW) in turn, in one process.  Prints and writes (benchmarks/results/train.json) the medians of paired ratios:
 
     A  FeRA without consistency loss / LoRA of equal total rank: time, and memory for backward
-    B  FeRA with consistency loss / without (each step; every 4th step; on a quarter of the batch)
-    C  FeRA / the published layer, on q, k and v alone: time, and adapter activations kept for backward
+    B  FeRA with consistency loss / without (each step; every 4th step; on half of the batch)
+    C  the published layer / FeRA, on q, k and v alone: whole step, adapter activations kept for backward, and one layer
+       by itself (forward and backward)
     D  band energies and router alone, as a share of the step
     E  activations kept for backward, of which "frozen" are those that gradients through the frozen network need
     F  FeRA, LoRA and the published layer / training the normalisation layers alone (the floor)
@@ -29,11 +30,11 @@ import numpy as np
 import torch
 from parts.cold import cold_start
 from parts.denoisers import DEVICE, Size, denoiser, moved, sizes
-from parts.published import QKV, PublishedFera
+from parts.published import QKV, PublishedFera, PublishedLinear
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from adapt.fera import FeraConfig, base_output, fecl
+from adapt.fera import FeraConfig, FeraLinear, GateCell, base_output, fecl
 from adapt.fera.model import router_of
 from spectra.bands import FilterBank
 
@@ -167,14 +168,14 @@ def arms_of(size: Size, batch: int) -> dict[str, Arm]:
         "published qkv": lambda model: PublishedFera(model, RANK, EXPERTS, BANDS),
         "fera + fecl": fera(TARGETS, (side, side)),
         "fera + fecl, every 4th": fera(TARGETS, (side, side)),
-        "fera + fecl, a quarter": fera(TARGETS, (side, side)),
+        "fera + fecl, half": fera(TARGETS, (side, side)),
     }
     if size.name.startswith("FLUX"):  # the published layer reads latents with four axes only
         del made["published qkv"]
     arms = {name: Arm(name, size, make(copy.deepcopy(model)), batch) for name, make in made.items()}
     arms["fera + fecl"].consistency = lambda step: 1.0
     arms["fera + fecl, every 4th"].consistency = lambda step: 0.0 if step % 4 else 1.0
-    arms["fera + fecl, a quarter"].consistency = lambda step: 0.25
+    arms["fera + fecl, half"].consistency = lambda step: 0.5
     return arms
 
 
@@ -212,6 +213,29 @@ def routing(arm: Arm, repeats: int) -> float:
     return float(np.median(times[1:]))
 
 
+def one_layer(repeats: int, shape: tuple[int, int, int] = (2, 4096, 640)) -> dict[str, Any]:
+    """C for one linear layer of 640 features and 4096 tokens: paired ratio of forward and backward, and bytes kept."""
+    x = torch.randn(shape, device=DEVICE, requires_grad=True)
+    gates = torch.ones(shape[0], EXPERTS, device=DEVICE)
+    base = nn.Linear(shape[-1], shape[-1], device=DEVICE).requires_grad_(False)
+    config = FeraConfig(r=RANK, num_experts=EXPERTS, target_modules=["0"])
+    ours, theirs = FeraLinear(copy.deepcopy(base), cell := GateCell()), PublishedLinear(base, RANK, EXPERTS, 1.0)
+    ours.update_layer("default", config)
+    ours.set_adapter("default")
+    cell.gates, theirs.gates = {"default": gates}, gates / EXPERTS
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for turn in range(4 * repeats + 1):
+        for name, layer in (("ours", ours), ("theirs", theirs))[:: 1 if turn % 2 else -1]:
+            synchronise()
+            start = time.perf_counter()
+            layer(x).sum().backward()
+            synchronise()
+            times[name].append(time.perf_counter() - start)
+    paired = [np.array(times[name][1:]) for name in ("theirs", "ours")]
+    return {"shape": shape, "seconds": {name: float(np.median(found)) for name, found in times.items()},
+            "ratio": ratio(*paired)}  # fmt: skip
+
+
 def measure(size: Size, repeats: int) -> dict[str, Any]:
     """All ratios of one denoiser."""
     arms = arms_of(size, size.batch)
@@ -224,7 +248,7 @@ def measure(size: Size, repeats: int) -> dict[str, Any]:
         "A time": ratio(times["fera"], times["lora"]), "A memory": kept["fera"] / kept["lora"],
         "B": ratio(times["fera + fecl"], times["fera"]),
         "B every 4th": ratio(times["fera + fecl, every 4th"], times["fera"]),
-        "B a quarter": ratio(times["fera + fecl, a quarter"], times["fera"]),
+        "B half": ratio(times["fera + fecl, half"], times["fera"]),
         "D share": routing(arms["fera"], 20) / (float(np.median(times["fera"])) / 4),
         "E kept MiB": {name: count / 2**20 for name, count in kept.items()},
         "E peak MiB": {name: peak and peak / 2**20 for name, peak in ((n, arms[n].peak()) for n in times)},
@@ -258,7 +282,8 @@ def report(rows: list[dict[str, Any]], around: dict[str, Any], repeats: int) -> 
     versions = {name: version(name) for name in ("torch", "diffusers", "peft", "numpy")}
     command = f"python benchmarks/train.py --repeats {repeats}"
     setting = {"experts": EXPERTS, "rank": RANK, "bands": BANDS, "threads": torch.get_num_threads(), "device": DEVICE}
-    return {"command": command, "versions": versions, "setting": setting, "models": rows, "G seconds": around}
+    whole = {"command": command, "versions": versions, "setting": setting, "models": rows, "G seconds": around}
+    return whole | {"C layer": one_layer(repeats)}
 
 
 if __name__ == "__main__":
