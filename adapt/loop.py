@@ -57,14 +57,16 @@ class RunResult:
     """Mean validation error with the trained adapter."""
 
 
-def train(config: TrainConfig, progress: Progress | None = None, watch: Watch | None = None) -> RunResult:
+def train(
+    config: TrainConfig | Mapping[str, Any], progress: Progress | None = None, watch: Watch | None = None
+) -> RunResult:
     """Train an adapter and write its run directory; an interrupted run goes on where it was saved.
 
     Equal seeds give every method the same pictures, captions dropped, noise and timesteps in the same order.  On a CPU
     a run that was interrupted ends with the same bits as one that was not.
 
     Args:
-        config: everything that decides the run.
+        config: everything that decides the run; a mapping of settings will do.
         progress: called with (phase, done, total); phases are `encode`, `train`, `validate`, `sample`.
         watch: told losses and measurements while the run goes on.
 
@@ -72,6 +74,7 @@ def train(config: TrainConfig, progress: Progress | None = None, watch: Watch | 
         UserError: anything that the person can mend, a loss that is no longer a number included.
         TrainingStoppedError: SIGINT or SIGTERM came; what was reached is kept.
     """
+    config = config if isinstance(config, TrainConfig) else TrainConfig(**config)
     progress, begun = progress or silent, time.perf_counter()
     check_trackers(config)
     check_package(config)

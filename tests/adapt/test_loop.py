@@ -290,6 +290,13 @@ def test_accumulated_parts_give_the_update_of_the_whole_batch(tmp_path: Path) ->
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_a_mapping_of_settings_is_a_configuration_too(tmp_path: Path) -> None:
+    settings = config(tmp_path / "run").model_dump() | {"steps": 1}
+    assert train(settings).record["steps"] == 1
+    with pytest.raises(UserError, match="unknown setting 'stepps'; did you mean 'steps'"):
+        train(settings | {"stepps": 2})
+
+
 def test_the_environment_does_not_divide_the_loss_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     one, other = finished("lora"), train(config(tmp_path / "run"))
