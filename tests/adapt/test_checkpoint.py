@@ -156,9 +156,7 @@ def test_settings_that_leave_the_result_alone_may_change() -> None:
 
 
 def test_settings_that_decide_the_result_may_not_and_are_listed() -> None:
-    words = (
-        r"lr: 0\.1 -> 0\.2; rank: 12 -> 24; steps: 400 -> 800\); give the saved ones.*resume = false and --overwrite"
-    )
+    words = r"lr: 0\.1 -> 0\.2; rank: 12 -> 24; steps: 400 -> 800\); give the saved ones.*resume=false --overwrite"
     with pytest.raises(UserError, match=words):
         checkpoint_settings.check_settings(saved(), made(steps=800, rank=24, lr=0.2), Path("a"))
 
