@@ -16,7 +16,7 @@ from tests.conftest import Command
 DOCS = Path(__file__).parents[2] / "docs"
 SAID = {
     "probe.md": ("first step from which on",),
-    "train.md": ("Where training", "is trained.", "pytorch_lora_weights.safetensors"),
+    "train.md": ("Memory on the device", "is trained.", "pytorch_lora_weights.safetensors"),
     "prior.md": ("Learned from 16 samples of mini", "emerge from the noise", "is trained."),
 }
 """Page -> words that a run of it prints."""
