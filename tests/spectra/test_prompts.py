@@ -62,7 +62,8 @@ def test_t5_reads_on_where_clip_stops() -> None:
 def test_a_bundled_model_reads_24_tokens() -> None:
     with pytest.warns(UserWarning, match="cut") as said:
         warn_cut(load_pipeline("mini"), ["a circle", "a red circle " * 20], "prompt")
-    assert [str(one.message) for one in said] == [
+    # A collected connection of another test may warn meanwhile, of a ResourceWarning.
+    assert [str(one.message) for one in said if one.category is UserWarning] == [
         "1 prompt is longer than the 24 tokens this model reads and is cut "
         "(first: 'a red circle a red circle a red circle a...')"
     ]
@@ -115,7 +116,7 @@ def test_captions_are_counted_whether_cached_or_not(
     for _ in range(2):
         with pytest.warns(UserWarning, match="cut") as said:
             encode(tmp_path / "x", tiny_sd(), tmp_path / "cache")
-        assert [str(one.message) for one in said] == [
+        assert [str(one.message) for one in said if one.category is UserWarning] == [
             f"2 captions are longer than the 16 tokens this model reads and are cut (first: {tmp_path / 'x' / '1.txt'})"
         ]
     assert caplog.records == []
