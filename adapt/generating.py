@@ -15,7 +15,6 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from datasets_cache.families import decode_latents, encoding_family, native_size
-from datasets_cache.families.normalise import NORMALISE
 from datasets_cache.families.text import cleaning
 from datasets_cache.items import BadPicture
 from datasets_cache.picture import seen
@@ -85,7 +84,7 @@ def _latents(pipe: Any, call: dict[str, Any]) -> Tensor:
         made = pipe(**call, output_type="latent")
     final: Tensor = made.frames if hasattr(made, "frames") else made.images
     if family.layout.startswith("b (") and final.ndim > 3:  # not tokens: FLUX.2 Klein gives what its VAE decodes
-        return NORMALISE[family.denormalise](final.float(), pipe.vae).cpu()
+        return family.from_vae(final.float(), pipe).cpu()
     return family.plain(final, pipe, call).float().cpu()
 
 

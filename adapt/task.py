@@ -24,7 +24,7 @@ from datasets_cache import open_dataset, splits_of
 from datasets_cache.encoding import CachedData, Preparation, Reading, encode_items
 from datasets_cache.families import Conditioning, native_size
 from datasets_cache.families.pixels import scales
-from datasets_cache.items import listed
+from datasets_cache.items import Item, listed
 from datasets_cache.report import describe, shared
 from datasets_cache.sources import decide
 from datasets_cache.store import cache_directory
@@ -176,18 +176,24 @@ def check_sources(config: TrainConfig) -> None:
             decide(str(named))
 
 
+def items_of(config: TrainConfig) -> tuple[list[Item], list[Item] | None]:
+    """The pictures of a run, and the held-out ones where a source of their own has them."""
+    source, beside = splits_of(config.data)
+    held, reading = config.heldout or beside, reading_of(config)
+    train = open_dataset(source, reading, apart=[held] if held else [])
+    return train, open_dataset(held, reading, apart=[source]) if held else None
+
+
 def load_data(config: TrainConfig, pipe: Any, progress: Progress) -> tuple[CachedData, CachedData]:
     """Encoded training and held-out pictures.
 
     The held-out ones are those of `heldout`, or those beside the training folder, or one in eight of the training
     pictures. They have one shape, with or without buckets, so that errors are measured and pictures generated alike.
     """
-    source, beside = splits_of(config.data)
-    held = config.heldout or beside
-    reading, preparation = reading_of(config), preparation_of(config)
-    train = open_dataset(source, reading, apart=[held] if held else [])
+    train, heldout = items_of(config)
+    kept = [] if heldout is None else [heldout]
+    preparation = preparation_of(config)
     whole = replace(preparation, buckets=False)
-    kept = [open_dataset(held, reading, apart=[source])] if held else []
     preparations = [preparation] + [whole] * len(kept)
     told = partial(progress, "encode")
     data, *others = encode_items([train, *kept], pipe, config.cache, preparations=preparations, progress=told)

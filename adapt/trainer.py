@@ -201,10 +201,10 @@ def save_adapter(task: Task, folder: Path) -> None:
 def draws_of(task: Task, step: int, accelerator: Accelerator) -> Draws:
     """This process's part of what chance decides in a step."""
     config = task.config
-    whole_batch = draw(
-            config.seed, step, config.batch, len(task.train), task.shape, config.caption_dropout, task.train.shapes
-        )  # fmt: skip
-    return whole_batch.part(accelerator.process_index, accelerator.num_processes)
+    whole = draw(
+        config.seed, step, config.batch, len(task.train), task.shape, config.caption_dropout, task.train.shapes
+    )
+    return whole.part(accelerator.process_index, accelerator.num_processes)
 
 
 def read_ahead(task: Task, step: int, accelerator: Accelerator) -> None:

@@ -65,6 +65,18 @@ class TrainCommand(TyperCommand):
         super().format_help(ctx, formatter)
 
 
+OPTIONS = (
+    "model", "data", "out", "method", "prior", "heldout", "steps", "batch", "lr", "rank", "experts", "targets",
+    "fecl_weight", "seed", "threads", "overwrite",
+)  # fmt: skip
+"""Settings of a run that have options of their own."""
+
+
+def options_of(context: typer.Context) -> dict[str, Any]:
+    """Setting -> what its option was given, None where it was not."""
+    return {name: context.params.get(name) for name in OPTIONS}
+
+
 def configured(options: Mapping[str, Any], file: Path | None, old: Path | None, table: list[str] | None) -> TrainConfig:
     """The configuration that a file, `--set` and options make; options win over the file.
 
@@ -73,7 +85,7 @@ def configured(options: Mapping[str, Any], file: Path | None, old: Path | None, 
     """
     if file and old:
         raise UserError("CONFIG and --config are both given; leave one of them out")
-    given = {name: value for name, value in options.items() if value not in (None, [])}
+    given = {name: value for name, value in options.items() if value not in (None, [], ())}
     settings = parse_settings(table)
     if twice := sorted(given.keys() & settings.keys()):
         option = {"targets": "target"}.get(twice[0], twice[0].replace("_", "-"))

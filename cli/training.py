@@ -32,6 +32,7 @@ from cli.train_options import (
     Target,
     Threads,
     configured,
+    options_of,
 )
 from cli.watching import training_bar
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 
 def train(
+    context: typer.Context,
     config: ConfigFile = None,
     model: Model = None,
     data: DataSource = None,
@@ -65,12 +67,7 @@ def train(
 
     An interrupted training goes on where it stopped when the same command is given again.
     """
-    options = {
-        "model": model, "data": data, "out": out, "method": method, "prior": prior, "heldout": heldout, "steps": steps,
-        "batch": batch, "lr": lr, "rank": rank, "experts": experts, "targets": targets, "fecl_weight": fecl_weight,
-        "seed": seed, "threads": threads, "overwrite": overwrite,
-    }  # fmt: skip
-    made = configured(options, config, old_config, settings)
+    made = configured(options_of(context), config, old_config, settings)
     with training_bar(f"training {made.method}") as (progress, watch):
         from adapt.loop import train as run_training
         from adapt.processes import TrainingStoppedError
@@ -83,6 +80,7 @@ def train(
 
 
 def plan(
+    context: typer.Context,
     config: ConfigFile = None,
     model: Model = None,
     data: DataSource = None,
@@ -113,11 +111,7 @@ def plan(
     """
     from adapt.plan import explain_prior, make_plan, write_figure
 
-    options = {
-        "model": model, "data": data, "out": out, "method": method, "prior": prior, "heldout": heldout, "steps": steps,
-        "batch": batch, "lr": lr, "rank": rank, "experts": experts, "targets": targets, "fecl_weight": fecl_weight,
-        "seed": seed, "threads": threads, "overwrite": overwrite,
-    }  # fmt: skip
+    options = options_of(context)
     if prior and not (config or old_config or model or data):
         alone = configured(options | {"model": "-", "data": "-", "out": Path("-")}, None, None, settings)
         _explained(explain_prior(alone, figure), figure, as_json)
@@ -153,7 +147,7 @@ def settings(as_json: Json = False) -> None:
     from adapt.config import TrainConfig
 
     known = TrainConfig.model_fields
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
             "required": field.is_required(),
@@ -171,7 +165,7 @@ def settings(as_json: Json = False) -> None:
         default = (
             "required" if row["required"] else "" if row["default"] is None else f"default: {_as_toml(row['default'])}"
         )
-        listed = "one of " + ", ".join(choices(known[str(row["name"])].annotation)) if row["choices"] else ""
+        listed = "one of " + ", ".join(row["choices"]) if row["choices"] else ""
         words = "; ".join(part for part in (str(row["meaning"]), listed, default) if part)
         typer.echo(wrapped(f"{row['name']:{wide}}  {words}", " " * (wide + 2)))
 

@@ -24,7 +24,7 @@ def _scale(latents: torch.Tensor, vae: Any) -> torch.Tensor:
 
 
 def _mean_std(latents: torch.Tensor, vae: Any) -> torch.Tensor:
-    return latents * _per_channel(latents, vae.config.latents_std) + _per_channel(latents, vae.config.latents_mean)
+    return latents * per_channel(latents, vae.config.latents_std) + per_channel(latents, vae.config.latents_mean)
 
 
 def _mean_std_frame(latents: torch.Tensor, vae: Any) -> torch.Tensor:
@@ -37,7 +37,7 @@ def _mean_std_scale(latents: torch.Tensor, vae: Any) -> torch.Tensor:
     config = vae.config
     if getattr(config, "latents_mean", None) is None or getattr(config, "latents_std", None) is None:
         return _scale(latents, vae)
-    std, mean = (_per_channel(latents, values) for values in (config.latents_std, config.latents_mean))
+    std, mean = (per_channel(latents, values) for values in (config.latents_std, config.latents_mean))
     return latents * std / float(config.scaling_factor) + mean
 
 
@@ -47,7 +47,7 @@ def _mean_std_found(latents: torch.Tensor, vae: Any) -> torch.Tensor:
         return _mean_std(latents, vae)
     if getattr(vae, "latents_mean", None) is None:
         return latents
-    return latents * _per_channel(latents, vae.latents_std) + _per_channel(latents, vae.latents_mean)
+    return latents * per_channel(latents, vae.latents_std) + per_channel(latents, vae.latents_mean)
 
 
 def _mean_std_frames(latents: torch.Tensor, vae: Any) -> torch.Tensor:
@@ -64,7 +64,7 @@ def _mean_std_frames(latents: torch.Tensor, vae: Any) -> torch.Tensor:
 
 def _mean_std_buffers(latents: torch.Tensor, vae: Any) -> torch.Tensor:
     """Statistics that are part of the VAE's weights (LTX)."""
-    std, mean = (_per_channel(latents, values) for values in (vae.latents_std, vae.latents_mean))
+    std, mean = (per_channel(latents, values) for values in (vae.latents_std, vae.latents_mean))
     return latents * std / float(vae.config.scaling_factor) + mean
 
 
@@ -73,12 +73,13 @@ def _batch_norm(latents: torch.Tensor, vae: Any) -> torch.Tensor:
     import einops
 
     std = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
-    packed = latents * _per_channel(latents, std) + _per_channel(latents, vae.bn.running_mean)
+    packed = latents * per_channel(latents, std) + per_channel(latents, vae.bn.running_mean)
     unfolded: torch.Tensor = einops.rearrange(packed, "b (c p q) h w -> b c (h p) (w q)", p=2, q=2)
     return unfolded
 
 
-def _per_channel(latents: torch.Tensor, values: Any) -> torch.Tensor:
+def per_channel(latents: torch.Tensor, values: Any) -> torch.Tensor:
+    """One number for each channel, in the shape and type to reckon with `latents` (b, c, ...)."""
     import torch
 
     return torch.as_tensor(values).to(latents).reshape(1, -1, *(1,) * (latents.ndim - 2))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from spectra.denormalise import DENORMALISE
 from spectra.errors import UserError
+from spectra.normalise import NORMALISE
 from spectra.recording.tap import tap
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ class Family:
         """Plain latents as the pipeline generates them -> latents as its decoder takes them."""
         unit = float(pipe.scheduler.config.sigma_data) if self.scaled_data else 1.0
         return DENORMALISE[self.denormalise](latents / unit, getattr(pipe, self.decoder_attribute, None))
+
+    def from_vae(self, raw: torch.Tensor, pipe: Any) -> torch.Tensor:
+        """Latents as the encoder gives them -> plain latents as the pipeline generates them; inverse of `to_vae`."""
+        unit = float(pipe.scheduler.config.sigma_data) if self.scaled_data else 1.0
+        return NORMALISE[self.denormalise](raw, getattr(pipe, self.decoder_attribute, None)) * unit
 
     @contextmanager
     def resolving(self, pipe: Any, call: dict[str, Any]) -> Iterator[None]:

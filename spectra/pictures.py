@@ -170,12 +170,4 @@ def latents(pipe: Any, family: Family, batch: NDArray[np.float32]) -> Tensor:
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"the VAE of {name} does not encode single pictures: {str(error).splitlines()[0]}") from error
     found = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
-    return from_vae(found.float(), pipe, family)
-
-
-def from_vae(found: Tensor, pipe: Any, family: Family) -> Tensor:
-    """Latents of the VAE -> plain latents: the inverse of `Family.to_vae`, which is affine in every channel."""
-    import torch
-
-    shift = family.to_vae(torch.zeros_like(found), pipe)
-    return (found - shift) / (family.to_vae(torch.ones_like(found), pipe) - shift)
+    return family.from_vae(found.float(), pipe)

@@ -29,20 +29,23 @@ def noise_level(timestep: Tensor, steps: int) -> Tensor:
 
 
 def own_shift(settings: Mapping[str, Any], tokens: int | None) -> float:
-    """The shift that a scheduler's settings ask for.
-
-    With dynamic shifting it depends on the size of the picture: mu is a straight line in the number of `tokens` through
-    (base_image_seq_len, base_shift) and (max_image_seq_len, max_shift), and the shift is exp(mu), or mu itself.
-    Without `tokens` it is that of the smaller size.
-    FLUX.2's pipeline lets mu depend on the number of sampler steps too: at 200 steps it is this line, with fewer it is
-    larger.
-    """
+    """The shift that a scheduler's settings ask for; with dynamic shifting it is exp(mu), or mu itself."""
     if not settings.get("use_dynamic_shifting"):
         return float(settings.get("flow_shift") or settings.get("shift") or 1.0)
+    own = mu(settings, tokens)
+    return own if settings.get("time_shift_type") == "linear" else math.exp(own)
+
+
+def mu(settings: Mapping[str, Any], tokens: int | None) -> float:
+    """What dynamic shifting is told of the size of a picture.
+
+    A straight line in the number of `tokens` through (base_image_seq_len, base_shift) and (max_image_seq_len,
+    max_shift); without `tokens` it is that of the smaller size.  FLUX.2's pipeline lets it depend on the number of
+    sampler steps too: at 200 steps it is this line, with fewer it is larger.
+    """
     fewest, most = (int(settings.get(name, default)) for name, default in _LENGTHS.items())
     low, high = (float(settings.get(name, default)) for name, default in _SHIFTS.items())
-    mu = low + (high - low) * ((fewest if tokens is None else tokens) - fewest) / (most - fewest)
-    return mu if settings.get("time_shift_type") == "linear" else math.exp(mu)
+    return low + (high - low) * ((fewest if tokens is None else tokens) - fewest) / (most - fewest)
 
 
 _LENGTHS = {"base_image_seq_len": 256, "max_image_seq_len": 4096}

@@ -7,12 +7,12 @@ from typing import Any
 
 from adapt.config import TrainConfig
 from adapt.preservation import check_draws, not_drawn
-from adapt.task import held_out, preparation_of, reading_of
+from adapt.task import held_out, items_of, preparation_of, reading_of
 from datasets_cache.encoder import Encoder, Planned, Preparation
 from datasets_cache.encoding import left_out, look
 from datasets_cache.items import Item
 from datasets_cache.picture import Size
-from datasets_cache.sources import open_dataset, splits_of
+from datasets_cache.sources import open_dataset
 from spectra.errors import UserError
 
 
@@ -55,8 +55,8 @@ def look_at_data(config: TrainConfig, pipe: Any) -> Looked:
     Raises:
         UserError: nothing to read, too few to hold one out, or bad pictures where they may not be left out.
     """
-    source, beside = splits_of(config.data)
-    held, reading, preparation = config.heldout or beside, reading_of(config), preparation_of(config)
+    items, kept = items_of(config)
+    preparation = preparation_of(config)
     encoder, notes = Encoder(pipe, config.cache), list[str]()
     encoder.check(preparation)
 
@@ -67,16 +67,16 @@ def look_at_data(config: TrainConfig, pipe: Any) -> Looked:
         return planned
 
     whole = replace(preparation, buckets=False)
-    train = measured(open_dataset(source, reading, apart=[held] if held else []), preparation)
-    if held:
-        heldout = measured(open_dataset(held, reading, apart=[source]), whole)
+    train = measured(items, preparation)
+    if kept is not None:
+        heldout = measured(kept, whole)
     else:
         rows, apart = held_out([o.digest for o in train], [o.item.caption for o in train], [o.item.path for o in train])
         heldout = measured([train[row].item for row in apart], whole)
         train = [train[row] for row in rows]
     classes = []
     if config.class_data is not None:
-        about_class = replace(reading, default_caption=config.class_caption)
+        about_class = replace(reading_of(config), default_caption=config.class_caption)
         classes = measured(open_dataset(config.class_data, about_class), preparation)
     to_draw = _to_draw(config, pipe)
     _check_sizes(train, [one.fit.size for one in classes] + [whole_size(encoder, whole)] * (to_draw is not None))

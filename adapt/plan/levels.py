@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapt.config import TrainConfig
-from adapt.objectives import Objective, tokens_of
+from adapt.objectives import Objective, flow, tokens_of
 from adapt.prior import Prior
 from adapt.sampling import sampler_of
 
@@ -54,24 +53,12 @@ def levels_of(
 
 def sampler_log_snr(pipe: Any, steps: int, tokens: int) -> Array:
     """log-SNR of each call of the pipeline's own sampler, noisy first."""
+    from spectra.analysis.kernels import log_snr
     from spectra.signals import schedule_of
 
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    scheduler.set_timesteps(steps, **_shift(scheduler.config, tokens))
+    dynamic = scheduler.config.get("use_dynamic_shifting")
+    scheduler.set_timesteps(steps, **({"mu": flow.mu(scheduler.config, tokens)} if dynamic else {}))
     schedule = schedule_of(scheduler, ("latent",))
     found = [schedule.at(t, i) for i, t in enumerate(scheduler.timesteps)]
-    return np.array([_log_snr(level.signal, level.noise) for level in found])
-
-
-def _shift(config: Any, tokens: int) -> dict[str, float]:
-    """The shift of a flow that depends on the size of the picture."""
-    if not config.get("use_dynamic_shifting"):
-        return {}
-    slope = (config.max_shift - config.base_shift) / (config.max_image_seq_len - config.base_image_seq_len)
-    return {"mu": config.base_shift + slope * (tokens - config.base_image_seq_len)}
-
-
-def _log_snr(signal: float, noise: float) -> float:
-    if noise <= 0:
-        return math.inf
-    return 2 * math.log(signal / noise) if signal > 0 else -math.inf
+    return log_snr(np.array([level.signal for level in found]), np.array([level.noise for level in found]))

@@ -10,7 +10,6 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from datasets_cache.families.normalise import NORMALISE
 from datasets_cache.families.picture import Facts
 from datasets_cache.families.registry import encoding_family
 from datasets_cache.families.text import Conditioning, argument
@@ -96,7 +95,7 @@ def encode_pixels(pipe: Any, pixels: Tensor) -> Tensor:
     if pixels.ndim == 4 and known.vae != "picture":
         pixels = pixels.unsqueeze(2)
     raw = _by_frames(pipe.vae, pixels) if known.vae == "frames" else _mode(pipe.vae, pixels)
-    return NORMALISE[family.denormalise](raw.float(), pipe.vae)
+    return family.from_vae(raw.float(), pipe)
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from datasets_cache.families.normalise import NORMALISE
 from spectra.denormalise import DENORMALISE
+from spectra.normalise import NORMALISE
 
 CHANNELS = 4
 MEAN, STD = [0.3, -0.4, 0.1, 0.8], [0.6, 1.4, 0.9, 2.0]

@@ -1,4 +1,4 @@
-"""From a VAE's own latents to those that a pipeline generates: each rule undoes the one of `spectra.denormalise`.
+"""From a VAE's own latents to those that a pipeline generates; each rule undoes its namesake in `denormalise`.
 
 Rules go by the names of `DENORMALISE` and are given the VAE's latents `(b, c, h, w)` or `(b, c, t, h, w)` and the VAE,
 whose configuration or buffers hold the constants.
@@ -7,11 +7,12 @@ whose configuration or buffers hold the constants.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import einops
-import torch
-from torch import Tensor
+from spectra.denormalise import per_channel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def _scale_shift(raw: Tensor, vae: Any) -> Tensor:
@@ -51,6 +52,8 @@ def _mean_std_frames(raw: Tensor, vae: Any) -> Tensor:
     values = (vae.config.latents_mean, vae.config.latents_std)
     if None in values:
         return raw
+    import torch
+
     frames = (torch.as_tensor(one).to(raw).reshape(1, raw.shape[1], -1, 1, 1) for one in values)
     mean, std = (one[:, :, : raw.shape[2]] for one in frames)
     return (raw - mean) / std
@@ -61,6 +64,8 @@ def _mean_std_buffers(raw: Tensor, vae: Any) -> Tensor:
 
 
 def _batch_norm(raw: Tensor, vae: Any) -> Tensor:
+    import einops
+
     packed: Tensor = einops.rearrange(raw, "b c (h p) (w q) -> b (c p q) h w", p=2, q=2)
     std = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
     return _standard(packed, vae.bn.running_mean, std)
@@ -75,8 +80,7 @@ def _none(raw: Tensor, vae: Any) -> Tensor:
 
 
 def _standard(raw: Tensor, mean: Any, std: Any) -> Tensor:
-    shape = (1, -1, *(1,) * (raw.ndim - 2))
-    return (raw - torch.as_tensor(mean).to(raw).reshape(shape)) / torch.as_tensor(std).to(raw).reshape(shape)
+    return (raw - per_channel(raw, mean)) / per_channel(raw, std)
 
 
 NORMALISE: dict[str, Callable[[Tensor, Any], Tensor]] = {
