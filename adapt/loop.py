@@ -24,9 +24,9 @@ from adapt.card import write_card
 from adapt.checkpoint import newest
 from adapt.checkpoint_keeper import Keeper
 from adapt.checkpoint_settings import check_resolved, check_settings, resolved
+from adapt.closing_pictures import evaluate
 from adapt.config import TrainConfig
 from adapt.diagnosis import diagnose, enough_memory, enough_to_begin, kept_words
-from adapt.evaluate import evaluate
 from adapt.history import History
 from adapt.optimisers import check_package, peak_rate, rate
 from adapt.previews import draw_previews

@@ -154,7 +154,7 @@ def test_training_from_nothing_lowers_the_error_and_moves_denoiser_and_encoder(t
 
 
 def test_the_whole_pipeline_draws_what_the_run_drew(tmp_path: Path) -> None:
-    from adapt.evaluate import generate
+    from adapt.closing_pictures import generate
     from adapt.methods import load_adapters
 
     result = trained()

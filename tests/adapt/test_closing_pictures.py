@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from PIL import Image
 
-from adapt import evaluate as evaluation
+from adapt import closing_pictures as evaluation
 from adapt.loop import train
 from adapt.methods import load_adapter
 from datasets_cache import encode
