@@ -188,8 +188,8 @@ def run(out: Path, design: Design, workers: int) -> None:
 
 def designed(given: argparse.Namespace) -> Design:
     """The design that the options make."""
-    chosen = {f.name: getattr(given, f.name, None) for f in fields(Design)}
-    return replace(QUICK if given.quick else FULL, **{name: tuple(v) for name, v in chosen.items() if v})
+    chosen: dict[str, Any] = {f.name: tuple(v) for f in fields(Design) if (v := getattr(given, f.name, None))}
+    return replace(QUICK if given.quick else FULL, **chosen)
 
 
 def main() -> int:
