@@ -130,12 +130,12 @@ def _download(name: str, hub_id: str) -> Path:
         called = repr(name) if name == hub_id else f"{name!r} ({hub_id})"
         here = "" if name in MODELS else "there is no such folder, and "
         raise UserError(
-            f"{here}{called} cannot be had from the Hugging Face hub: {_why(error)}; "
+            f"{here}{called} cannot be had from the Hugging Face hub: {hub_trouble(error)}; "
             "download it where there is a connection and give its folder"
         ) from error
 
 
-def _why(error: BaseException) -> str:
+def hub_trouble(error: BaseException) -> str:
     """A hub error in a few words, by its kind rather than by its text."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:

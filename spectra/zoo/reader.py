@@ -81,7 +81,7 @@ def parse(caption: str) -> dict[str, str]:
     """
     words = caption.lower().replace(",", " ").split()
     named: dict[str, str] = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word in world.COLOURS:
             named["background" if following == "background" else "colour"] = word
         for attribute in ("size", "shape", "texture"):

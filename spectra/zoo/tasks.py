@@ -32,7 +32,7 @@ Picture = tuple[str, Field]
 """A caption and its picture (64, 64, 3) in 0..1."""
 
 
-def hatch(picture: Field, phase: float = 0.0) -> Field:
+def hatch(picture: Field, phase: float | Field = 0.0) -> Field:
     """Ink hatching: diagonal lines every 6 pixels, heavier where the picture is dark, on muted colours."""
     side = picture.shape[0]
     x, y = grid(side)
@@ -43,15 +43,10 @@ def hatch(picture: Field, phase: float = 0.0) -> Field:
     return muted + 0.52 * lines[..., None] * (INK - muted)
 
 
-def zog(texture: str, background: str, rng: np.random.Generator) -> Field:
-    """The subject: a yellow box-headed creature with two eyes, a red antenna and blue feet."""
-    picture = backdrop(texture, background, rng)
-    x, y = grid()
-    cx, cy = SIDE / 2 + rng.uniform(-5, 5, 2)
-    s = rng.uniform(0.85, 1.1)
-    x, y = (x - cx) / s, (y - cy) / s
+def zog_parts(x: Field, y: Field) -> list[tuple[Field, Field]]:
+    """Signed distances and colours of the zog's parts about the origin: antenna (2), feet, head, eyes (4), mouth."""
     red, yellow, blue, white, black = (tones(c)[0] for c in ("red", "yellow", "blue", "white", "black"))
-    parts: list[tuple[Field, Field]] = [
+    return [
         (box(x, y + 18, 1.6, 6), black), (np.hypot(x, y + 24) - 4.5, red),
         (box(x - 8, y - 17, 5, 4), blue), (box(x + 8, y - 17, 5, 4), blue),
         (box(x, y, 13, 12) - 3, yellow),
@@ -59,7 +54,15 @@ def zog(texture: str, background: str, rng: np.random.Generator) -> Field:
         (np.hypot(x - 6, y + 3) - 2.4, black), (np.hypot(x + 6, y + 3) - 2.4, black),
         (box(x, y - 8, 7, 1.5), black),
     ]  # fmt: skip
-    for distance, colour in parts:
+
+
+def zog(texture: str, background: str, rng: np.random.Generator) -> Field:
+    """The subject: a yellow box-headed creature with two eyes, a red antenna and blue feet."""
+    picture = backdrop(texture, background, rng)
+    x, y = grid()
+    cx, cy = SIDE / 2 + rng.uniform(-5, 5, 2)
+    s = rng.uniform(0.85, 1.1)
+    for distance, colour in zog_parts((x - cx) / s, (y - cy) / s):
         picture = paint(picture, distance * s, colour)
     return picture
 
