@@ -256,6 +256,21 @@ def false_discovery(p: Array) -> Array:
     return adjusted
 
 
+def holm(p: Array) -> Array:
+    """P values adjusted so that none is wrong, with their confidence, among all of them; in the shape of `p`; NaN stay.
+
+    Step-down: the k-th smallest of m is multiplied by m - k + 1 (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """
+    adjusted, there = np.full(p.shape, np.nan), np.isfinite(p)
+    found = p[there]
+    order = np.argsort(found)
+    stepped = np.maximum.accumulate(found[order] * np.arange(len(found), 0, -1))
+    back = np.empty_like(found)
+    back[order] = np.minimum(stepped, 1)
+    adjusted[there] = back
+    return adjusted
+
+
 def _ratio(size: Array, error: Array) -> Array:
     """size / error of numbers >= 0; 0 where both vanish, inf where only the error does, NaN where either is."""
     with np.errstate(divide="ignore", invalid="ignore"):
