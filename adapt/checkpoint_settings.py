@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAY_CHANGE = frozenset({
     "out", "overwrite", "resume", "checkpoint_every", "keep_checkpoints", "trackers", "project",
     "threads", "accumulate", "checkpointing", "compile", "eval_every",
-    "preview_every", "preview_prompts", "sample_prompts", "sample_seeds", "sample_steps", "guidance",
+    "ablate", "preview_every", "preview_prompts", "sample_prompts", "sample_seeds", "sample_steps", "guidance",
     "model", "data", "heldout", "class_data", "cache", "prior", "prior_data",
 })  # fmt: skip
 """Settings that leave the course of training as it is, but for float error.  Model, data and prior may move: what they

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from adapt import x0_steps
 from adapt.generating import CHUNK, animates, generate, pictures
 from adapt.methods.text_encoders import base_encoders
 from adapt.task import Progress, Task, silent
 from datasets_cache import store
 from datasets_cache.families import call_sizes
 from spectra.bands import FilterBank, radial_spectrum, radii
+from spectra.errors import UserError
 from spectra.recording.provenance import versions
 
 SOURCES = ("base", "adapter", "reference")
@@ -35,6 +37,8 @@ def evaluate(task: Task, progress: Progress = silent) -> xr.Dataset:
     Returns image(source, sample, y, x, rgb) uint8, and of the final latents energy(source, sample, channel, band) and
     spectrum(source, sample, radius); the reference is the held-out picture of the caption and its encoding. Clips are
     video(source, sample, frame, y, x, rgb), of which `image` is the middle frame; energies are means over frames.
+    Of the first sample also x0_image and x0_energy (`adapt.x0_steps`), by base and adapter; where a model does not tell
+    x0, the attribute `x0_left_out` says why.
     Deterministic for equal weights on one kind of machine.
     """
     rows, seeds = _samples(task)
@@ -58,7 +62,9 @@ def evaluate(task: Task, progress: Progress = silent) -> xr.Dataset:
     adapted = generate(task.pipe, prompts, seeds, **settings, images=images, tick=tick)
     latents = torch.stack([base, adapted, task.heldout.latents(rows)])
     drawn = [pictures(task.pipe, one) for one in (base, adapted)]
-    return _labelled(latents, np.stack([*drawn, held.reshape(drawn[0].shape)]), prompts, seeds)
+    named = _labelled(latents, np.stack([*drawn, held.reshape(drawn[0].shape)]), prompts, seeds)
+    first = {"prompt": prompts[0], "seed": seeds[0], "image": images[0] if images else None, **settings}
+    return _with_x0(task, named, first, pictured[:1])
 
 
 def _samples(task: Task) -> tuple[list[int], list[int]]:
@@ -80,10 +86,7 @@ def _base_latents(
     tick: Any,
 ) -> Tensor:
     """The base's latents, kept in the cache: runs on one model and data set share them."""
-    known = [task.model_hash, type(task.pipe.scheduler).__name__, dict(task.pipe.scheduler.config), versions(),
-             str(task.device.type), CHUNK, prompts, seeds, settings, pictured]  # fmt: skip
-    key = sha256(json.dumps(known, sort_keys=True, default=str).encode()).hexdigest()
-    path = store.entry(Path(task.config.cache or store.cache_directory()), "samples", key)
+    path = _entry(task, [CHUNK, prompts, seeds, settings, pictured])
     found = store.read(path)
     if found is not None:
         tick(len(prompts))
@@ -92,6 +95,37 @@ def _base_latents(
         made = generate(task.pipe, prompts, seeds, **settings, images=images, tick=tick)
     store.write(path, {"latents": made.numpy()})
     return made
+
+
+def _entry(task: Task, known: list[Any]) -> Path:
+    """Where the cache keeps what the base made of what is `known`."""
+    scheduler = task.pipe.scheduler
+    every = [task.model_hash, type(scheduler).__name__, dict(scheduler.config), versions(), str(task.device.type)]
+    key = sha256(json.dumps([*every, *known], sort_keys=True, default=str).encode()).hexdigest()
+    return store.entry(Path(task.config.cache or store.cache_directory()), "samples", key)
+
+
+def _with_x0(task: Task, named: xr.Dataset, first: dict[str, Any], pictured: list[str]) -> xr.Dataset:
+    """Add what base and adapter foresee of the first sample, or why they tell nothing."""
+    try:
+        base = _base_x0(task, first, pictured)
+        adapter = x0_steps.foresee(task.pipe, **first)
+    except UserError as error:
+        return named.assign_attrs(x0_left_out=str(error))
+    return named.merge(x0_steps.labelled(task.pipe, {"base": base, "adapter": adapter}))
+
+
+def _base_x0(task: Task, first: dict[str, Any], pictured: list[str]) -> x0_steps.Foreseen:
+    """What the base foresees, kept in the cache like its pictures."""
+    told = {name: value for name, value in first.items() if name != "image"}
+    path = _entry(task, ["x0", x0_steps.COUNT, told, pictured])
+    found = store.read(path)
+    if found is None:
+        with task.method.base(task.denoiser), base_encoders(task.pipe):
+            made = x0_steps.foresee(task.pipe, **first)
+        found = {name: value.numpy() for name, value in vars(made).items()}
+        store.write(path, found)
+    return x0_steps.Foreseen(**{name: torch.from_numpy(value) for name, value in found.items()})
 
 
 def _labelled(latents: Tensor, images: NDArray[np.uint8], prompts: list[str], seeds: list[int]) -> xr.Dataset:

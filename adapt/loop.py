@@ -142,12 +142,15 @@ def _prepared(config: TrainConfig, keeper: Keeper, progress: Progress) -> Task:
 def _write_results(task: Task, history: History, keeper: Keeper, progress: Progress) -> None:
     """Everything of a finished run but its record, by the first process; a sharded model needs them all to draw."""
     folder, main = keeper.home.folder, keeper.accelerator.is_main_process
+    together = main or processes.sharded(keeper.accelerator)
+    with enough_memory(task.config, "the measurement of the experts", lambda: keeper.kept):
+        experts = record.ablated(task) if together else None
     with processes.gathered(task.denoiser):
         if main:
-            numbers = record.metrics(task, history)
+            numbers = record.metrics(task, history, experts)
             state.place(folder, "metrics.zarr", lambda partial: numbers.to_zarr(partial, consolidated=False))
             state.place(folder, state.ADAPTER, lambda partial: save_adapter(task, partial))
-    if main or processes.sharded(keeper.accelerator):
+    if together:
         with enough_memory(task.config, "the pictures of the finished run", lambda: keeper.kept):
             drawn = evaluate(task, progress)
     if main:

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adapt.fera.ablation import Ablation, ablate
 from adapt.fera.coverage import coverage
 from adapt.history import PARTS, History
 from adapt.methods.text_encoders import adapted
@@ -74,8 +75,15 @@ def set_aside(task: Task) -> int:
     return len(task.heldout) if task.config.heldout is None and folders[0] & folders[1] else 0
 
 
-def metrics(task: Task, history: History) -> xr.Dataset:
-    """Numbers of every training step, and the measurements on the validation grid."""
+def ablated(task: Task) -> Ablation | None:
+    """What each expert of the finished adapter does; None for methods without experts, or where it is not asked for."""
+    if task.config.method != "fera" or not task.config.ablate:
+        return None
+    return ablate(task, make_grid(task))
+
+
+def metrics(task: Task, history: History, experts: Ablation | None = None) -> xr.Dataset:
+    """Numbers of every training step, the measurements on the validation grid, and what experts do at the end."""
     level = task.objective.noise_level(make_grid(task).timesteps).double()
     found = list(history.validations.values())
     data: dict[str, Any] = {
@@ -90,6 +98,11 @@ def metrics(task: Task, history: History) -> xr.Dataset:
         rows = [getattr(one, field) for one in found]
         if all(row is not None for row in rows):
             data[name] = ((*cell, *last), _numbers(torch.stack(rows)))
+    if experts is not None:
+        whole = ("level", "sample", "expert")
+        data["expert_effect"] = ((*whole, "band"), _numbers(experts.effect))
+        data["expert_error"] = ((*whole, "band"), _numbers(experts.error))
+        data["expert_total"] = (whole, _numbers(experts.total))
     coords = {
         "step": np.arange(1, len(history.losses) + 1),
         "eval_step": np.array(list(history.validations)),

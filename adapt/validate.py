@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -82,36 +83,57 @@ def training_weights(task: Task, grid: Grid) -> Tensor:
     return density(sampler_of(task.config, task.objective, task.prior), edges) / len(grid.timesteps)
 
 
-@torch.no_grad()
-def validate(task: Task, grid: Grid) -> Validation:
-    """Measure the error of the denoiser as it is, adapter included, on every cell of the grid."""
+@dataclass(frozen=True)
+class Cells:
+    """Cells whose latents are alike in shape, and what the denoiser is asked in them; row i of everything is cell i."""
+
+    where: tuple[Tensor, ...]
+    """Level, sample and draw, (n,) each."""
+    noisy: Tensor
+    """(n, c, [t], h, w)"""
+    target: Tensor
+    """(n, c, [t], h, w): what should be answered."""
+    timestep: Tensor
+    """(n,)"""
+    told: Conditioning
+
+    def answer(self, task: Task) -> Tensor:
+        """The prediction (n, c, [t], h, w) of the denoiser as it is, adapter included, on the CPU."""
+        return task.answer(task.denoiser, self.noisy, self.timestep, self.told).cpu()
+
+
+def cells_of(task: Task, grid: Grid) -> Iterator[Cells]:
+    """All cells of a grid, as many at once as are asked about in one call."""
     levels, _, draws = grid.shape
-    error, band_error = torch.zeros(grid.shape), torch.zeros(*grid.shape, BANDS)
-    gates: Tensor | None = None
     for rows in grid.same_shape():
         cells = torch.cartesian_prod(torch.arange(levels), rows, torch.arange(draws))
         at_once = max(1, min(CHUNK, ELEMENTS // grid.noise[int(rows[0])][0].numel()))
         for part in cells.split(at_once):
-            where = part.unbind(1)
-            error[where], band_error[where], found = _measure(task, grid, part)
-            if found is not None:
-                gates = torch.zeros(*grid.shape, found.shape[-1]) if gates is None else gates
-                gates[where] = found
-    return Validation(error, None if gates is None else gates.mean(2), band_error)
+            yield _asked(task, grid, part)
 
 
-def _measure(task: Task, grid: Grid, cells: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Error (n,), its bands (n, band) and gates (n, expert) of cells (n, 3) whose latents are alike in shape."""
+def _asked(task: Task, grid: Grid, cells: Tensor) -> Cells:
     level, sample, draw = cells.unbind(1)
     rows = sample.tolist()
     x0, timestep = task.heldout.latents(rows), grid.timesteps[level]
     noise = torch.stack([grid.noise[row][one] for row, one in zip(rows, draw.tolist(), strict=True)])
-    noisy = task.objective.add_noise(x0, noise, timestep)
-    prediction = task.answer(task.denoiser, noisy, timestep, _told(task, sample)).cpu()
-    gates = task.method.gates(task.denoiser)
-    error = prediction - task.objective.target(x0, noise, timestep)
-    found = None if gates is None else gates.detach().float().cpu()
-    return error.square().flatten(1).mean(1), _bands(error), found
+    noisy, target = task.objective.add_noise(x0, noise, timestep), task.objective.target(x0, noise, timestep)
+    return Cells((level, sample, draw), noisy, target, timestep, _told(task, sample))
+
+
+@torch.no_grad()
+def validate(task: Task, grid: Grid) -> Validation:
+    """Measure the error of the denoiser as it is, adapter included, on every cell of the grid."""
+    error, band_error = torch.zeros(grid.shape), torch.zeros(*grid.shape, BANDS)
+    gates: Tensor | None = None
+    for cells in cells_of(task, grid):
+        residual = cells.answer(task) - cells.target
+        error[cells.where], band_error[cells.where] = residual.square().flatten(1).mean(1), band_energies(residual)
+        found = task.method.gates(task.denoiser)
+        if found is not None:
+            gates = torch.zeros(*grid.shape, found.shape[-1]) if gates is None else gates
+            gates[cells.where] = found.detach().float().cpu()
+    return Validation(error, None if gates is None else gates.mean(2), band_error)
 
 
 def _told(task: Task, sample: Tensor) -> Conditioning:
@@ -121,8 +143,8 @@ def _told(task: Task, sample: Tensor) -> Conditioning:
     return {name: value[where.to(value.device)] for name, value in told.items()}
 
 
-def _bands(error: Tensor) -> Tensor:
+def band_energies(field: Tensor) -> Tensor:
     """Band energies (n, band) of fields (n, c, [t], h, w), summed over channels and frames, per element."""
-    height, width = error.shape[-2:]
-    energies = FilterBank.octaves(BANDS, (height, width)).energies(error)
-    return energies.flatten(1, -2).sum(1) / error[0].numel()
+    height, width = field.shape[-2:]
+    energies = FilterBank.octaves(BANDS, (height, width)).energies(field)
+    return energies.flatten(1, -2).sum(1) / field[0].numel()

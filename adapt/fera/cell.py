@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +17,13 @@ class GateCell:
 
     `gates` maps an adapter's name to (batch, experts); None asks for the base output.  Copies and pickles of a model
     start with an empty cell: gates belong to one forward pass, and their graph cannot be copied.
+
+    `edits` maps an adapter's name to a function of its gates, which is applied to what the router gives.
     """
 
     def __init__(self) -> None:
         self.gates: dict[str, Tensor] | None = None
+        self.edits: dict[str, Callable[[Tensor], Tensor]] = {}
         self.bypassed = False
 
     def __reduce__(self) -> tuple[type[GateCell], tuple[()]]:
@@ -34,6 +37,10 @@ class GateCell:
             yield
         finally:
             self.gates = before
+
+    def fill(self, gates: dict[str, Tensor]) -> None:
+        """Hold the gates that the routers gave, edited where that is asked for."""
+        self.gates = {name: self.edits[name](one) if name in self.edits else one for name, one in gates.items()}
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,10 @@ class FeraRouter(nn.Module, FeraLayer):
         if any(reader is not None for reader in readers.values()):
             timed = any(reader is not None and reader.clock is not None for reader in readers.values())
             latent, timestep = self.view.read(args, kwargs, timed)
-            self.cell.gates = {name: self(latent, name, timestep) for name in readers}
+            self.cell.fill({name: self(latent, name, timestep) for name in readers})
         else:
             rows, device = self.view.batch(args, kwargs)
-            self.cell.gates = {name: torch.ones(rows, self.experts[name], device=device) for name in readers}
+            self.cell.fill({name: torch.ones(rows, self.experts[name], device=device) for name in readers})
 
     @property
     def weight(self) -> Tensor:

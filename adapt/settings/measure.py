@@ -16,6 +16,7 @@ class MeasureSettings(Settings):
     eval_samples: Count = Field(16, description="held-out pictures to validate on")
     eval_draws: Count = Field(2, description="noise draws for each of them")
     eval_levels: Annotated[int, Field(ge=2)] = Field(8, description="noise levels for each draw")
+    ablate: bool = Field(True, description="at the end, measure what each expert does by switching it off (FeRA)")
     sample_prompts: Count = Field(8, description="held-out captions to generate pictures for")
     sample_seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1, description="seeds for each caption")
     sample_steps: Count = Field(20, description="sampler steps of those pictures")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from PIL import Image
 from adapt import closing_pictures as evaluation
 from adapt.loop import train
 from adapt.methods import load_adapter
+from adapt.task import prepare
 from datasets_cache import encode
 from spectra.bands import FilterBank, radial_spectrum
+from spectra.errors import UserError
 from spectra.families import family_of
 from spectra.models import call_defaults, load_pipeline
 from tests.adapt.small import config, data, encodings, finished, model
@@ -23,7 +26,8 @@ CASES = [("lora", "sd"), ("fera", "sd"), ("lora", "sd3"), ("fera", "sd3")]
 
 
 def opened(path: Path) -> xr.Dataset:
-    return xr.open_zarr(path / "evaluation.zarr", consolidated=False).load()
+    found: xr.Dataset = xr.open_zarr(path / "evaluation.zarr", consolidated=False).load()
+    return found
 
 
 @pytest.mark.parametrize(("method", "family"), CASES)
@@ -100,3 +104,50 @@ def test_the_reader_is_asked_only_about_pictures_of_the_world() -> None:
     if not reader.WEIGHTS.exists():
         pytest.skip("the reader's weights are not in this tree")
     assert set(evaluation.attributes_right(images, [world])) == set(reader.ATTRIBUTES)
+
+
+@pytest.mark.parametrize(("method", "family"), CASES)
+def test_the_first_sample_says_what_was_foreseen_of_it_on_the_way(method: str, family: str) -> None:
+    """Two steps: the last prediction of a sampler that ends at no noise is the finished sample."""
+    found = opened(finished(method, family).path)
+    assert "x0_left_out" not in found.attrs
+    assert found.x0_source.values.tolist() == ["base", "adapter"]
+    assert found.x0_step.values.tolist() == [0, 1]
+    assert found.x0_noise_level[0] > found.x0_noise_level[1] > 0
+    assert found.x0_image.dims == ("x0_source", "x0_step", "y", "x", "rgb")
+    arms = found.sel(source=["base", "adapter"]).isel(sample=0)
+    last = found.isel(x0_step=-1)
+    assert np.abs(last.x0_image.values.astype(int) - arms.image.values.astype(int)).max() <= 1
+    np.testing.assert_allclose(last.x0_energy, arms.energy.sum("channel"), rtol=1e-3)
+    assert not np.array_equal(found.x0_image[0], found.x0_image[1])
+
+
+def test_a_scheduler_without_a_rule_for_x0_leaves_it_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapt import x0_steps
+
+    def refuse(*_: object) -> object:
+        raise UserError("Odd has no known rule for x0 and eps")
+
+    monkeypatch.setattr(x0_steps, "schedule_of", refuse)
+    the = prepare(config(Path("unused"), cache=Path(mkdtemp())), torch.device("cpu"))
+    found = evaluation.evaluate(the)
+    assert found.attrs["x0_left_out"] == "Odd has no known rule for x0 and eps"
+    assert not [name for name in found.variables if str(name).startswith("x0_")]
+    assert {"image", "energy", "spectrum"} <= set(found.data_vars)
+
+
+def test_runs_on_one_model_share_what_the_base_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adapt import x0_steps
+
+    asked: list[str] = []
+    whole = x0_steps.foresee
+
+    def counted(pipe: object, prompt: str, seed: int, **settings: object) -> x0_steps.Foreseen:
+        asked.append(prompt)
+        return whole(pipe, prompt, seed, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(x0_steps, "foresee", counted)
+    the = prepare(config(tmp_path / "run", cache=tmp_path / "cache"), torch.device("cpu"))
+    first, second = evaluation.evaluate(the), evaluation.evaluate(the)
+    assert asked == ["ramp 1 0"] * 3  # base and adapter, then the adapter alone
+    xr.testing.assert_identical(first, second)

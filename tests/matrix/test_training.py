@@ -109,6 +109,17 @@ def test_a_method_trains_on_a_family_and_its_adapter_draws(name: str, method: st
     assert (base - adapted).norm() > 20 * (again.mean(1) - adapted).norm(), "it is the adapter that was opened again"
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_foreseen_last_is_the_finished_sample(name: str) -> None:
+    """So x0 is read off every family's scheduler as it is meant: these samplers end at no noise."""
+    found = evaluated(trained(name, "lora"))
+    assert found.x0_step.values.tolist() == list(range(STEPS))
+    for source in ("base", "adapter"):
+        finished, last = found.sel(source=source).isel(sample=0), found.sel(x0_source=source).isel(x0_step=-1)
+        np.testing.assert_allclose(last.x0_energy, finished.energy.sum("channel"), rtol=1e-2)
+        assert np.abs(last.x0_image.values.astype(int) - finished.image.values.astype(int)).max() <= 1
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_network_that_answers_its_target_leads_the_sampler_to_the_picture(name: str) -> None:
     """The target of training is what the family's own scheduler takes an answer for; any other ends elsewhere."""
