@@ -8,25 +8,12 @@ from typing import Annotated
 import typer
 
 from cli.carrying import cache, export
-from cli.common import (
-    Json,
-    application,
-    collect_prompts,
-    count,
-    emit,
-    parse_seeds,
-    printable,
-    progress_bar,
-    sentence,
-    wrapped,
-)
+from cli.common import Json, application, collect_prompts, count, emit, parse_seeds, progress_bar
+from cli.judging import evaluate, report
 from cli.train_options import TrainCommand
 from cli.training import plan, settings, train
 
 app = application("Fine-tune adapters of diffusion models with what `spectra probe` saw, and compare them.")
-
-TOP = 3
-"""How many sentences of a report are printed."""
 
 app.command(cls=TrainCommand)(plan)
 app.command(cls=TrainCommand)(train)
@@ -67,32 +54,5 @@ def sample(
         typer.echo(f"{out} holds {count(len(paths), 'new picture')}")
 
 
-@app.command()
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories; a probed cube among them is understood.")],
-    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
-    cube: Annotated[Path | None, typer.Option("--cube", help="Cube of the base model, by `spectra probe`.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Compare runs of one model on one data set in a single HTML file that opens offline."""
-    files = [path for path in runs if path.is_file()]  # `runs/*` catches figures too
-    with progress_bar("writing the report") as progress:
-        import reports
-
-        progress("reading runs", 0, 2)
-        made = reports.build([path for path in runs if path not in files], cube)
-        progress("drawing", 1, 2)
-        written = reports.write(made, out)
-    for path in files:
-        typer.echo(sentence(f"{path} was left out, as it is not a run directory"), err=True)
-    if as_json:
-        emit({"report": written, **made.to_dict()})
-        return
-    for words in made.sentences[:TOP]:
-        typer.echo(wrapped(printable(words)) + "\n")
-    if made.warnings:
-        typer.echo("Read with care:")
-        for words in made.warnings:
-            typer.echo(wrapped(f"- {printable(words)}", "  "))
-        typer.echo()
-    typer.echo(f"The report is in {written}")
+app.command()(evaluate)
+app.command()(report)

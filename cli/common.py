@@ -40,6 +40,7 @@ PHASES = {
     "validate": "measuring on held-out pictures",
     "sample": "generating pictures",
     "draw": "drawing pictures of the class",
+    "features": "looking at the pictures",
 }
 
 BAD_INPUT, BUG, INTERRUPTED = 2, 1, 130

@@ -9,7 +9,6 @@ from itertools import chain, count
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from reports.runs import Run
 from reports.statistics import Array
@@ -67,28 +66,18 @@ class Arm:
     def errors(self, seeds: Sequence[int] | None = None, at: int = -1) -> Array:
         """Validation error (seeds, level, sample) at evaluation `at`, averaged over noise draws."""
         chosen = [run for run in self.runs if seeds is None or run.seed in seeds]
-        return np.stack([run.metrics.validation_error[at].mean("draw").values.astype(np.float64) for run in chosen])
+        return np.stack([run.errors[at] for run in chosen])
 
     def curves(self) -> tuple[Array, Array]:
         """Training steps (evals,) and validation error (seeds, evals, sample), over levels and draws averaged."""
         steps = self.runs[0].metrics.eval_step.values.astype(np.float64)
-        kept = [run.metrics.validation_error.mean(("level", "draw")).values.astype(np.float64) for run in self.runs]
+        kept = [run.errors.mean(axis=1) for run in self.runs]
         shortest = min(len(curve) for curve in kept)
         return steps[:shortest], np.stack([curve[:shortest] for curve in kept])
 
     def energies(self, source: str = "adapter") -> Array:
         """Band energies of the final latents (seeds, prompt, band): sums over channels, means over sampling seeds."""
-        chosen = [
-            run.evaluation.energy.sel(source=source).sum("channel").transpose("sample", "band") for run in self.runs
-        ]
-        return np.stack([by_prompt(run, energy.values) for run, energy in zip(self.runs, chosen, strict=True)])
-
-
-def by_prompt(run: Run, values: NDArray[np.floating[Any]]) -> Array:
-    """Means (prompt, ...) of values (sample, ...): pictures of one prompt are not independent of each other."""
-    prompts = [str(prompt) for prompt in run.evaluation.prompt.values]
-    places = [[i for i, prompt in enumerate(prompts) if prompt == one] for one in dict.fromkeys(prompts)]
-    return np.stack([values[place].astype(np.float64).mean(axis=0) for place in places])
+        return np.stack([run.energies[source] for run in self.runs])
 
 
 def arm_key(run: Run) -> str:

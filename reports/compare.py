@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from reports.arms import Arm, paired
-from reports.statistics import CONFIDENCE, Array, Ratio, geometric_mean, ratio_of_means, steps_to
+from reports.spectral import distance_between, energy_ratio, shared_energies
+from reports.spectral import to_heldout as to_heldout
+from reports.statistics import (
+    CONFIDENCE,
+    Array,
+    Ratio,
+    corrected,
+    geometric_mean,
+    ratio_of_means,
+    steps_to,
+)
+from spectra.analysis.statistics import Estimate
 
 RESAMPLES = 2000
+FEW_SAMPLES = 5
+"""Validation samples below which a bootstrap over them says nothing: with one, every draw is the same."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +34,17 @@ class Against:
     other: Arm
     error: Ratio
     levels: tuple[Ratio, ...]
-    holding: int
     steps: Ratio
     reached: int
     pairs: int
     energy: tuple[Ratio, ...]
+    distance: Estimate
+    """Spectral distance to the held-out pictures, `arm` minus `other`."""
+
+    @property
+    def holding(self) -> int:
+        """At how many noise levels the difference holds when all levels of all pairs are taken together (Holm)."""
+        return sum(ratio.holds for ratio in self.levels)
 
 
 @dataclass(frozen=True)
@@ -66,13 +85,6 @@ def error_per_level(a: Arm, b: Arm, confidence: float = CONFIDENCE) -> tuple[Rat
     )
 
 
-def holding(a: Arm, b: Arm) -> int:
-    """At how many noise levels the difference holds when all levels are taken together (Bonferroni)."""
-    levels = a.errors().shape[1]
-    strict = error_per_level(a, b, 1 - (1 - CONFIDENCE) / levels)
-    return sum(ratio.differs for ratio in strict)
-
-
 def error_over_training(a: Arm, b: Arm) -> tuple[Array, list[Ratio]]:
     """Training steps that both arms were evaluated at, and the ratio of their mean errors there."""
     common = sorted(set(a.seeds) & set(b.seeds))
@@ -111,47 +123,48 @@ def steps_to_target(a: Arm, b: Arm) -> tuple[Ratio, int, int]:
         return none, reached, len(pairs)
     if len(pairs) > 1:
         return geometric_mean(ratios, samples, f"geometric mean over seeds of the {estimand}"), reached, len(pairs)
-    x, y = pairs[0]
+    if samples < FEW_SAMPLES:
+        return replace(none, value=float(ratios[0])), reached, 1
+    low, high, p = bootstrapped(steps, pairs[0][0], others, pairs[0][1])
+    return Ratio(float(ratios[0]), low, high, 1, samples, estimand, CONFIDENCE, p), reached, 1
+
+
+def bootstrapped(steps: Array, x: Array, others: Array, y: Array) -> tuple[float, float, float]:
+    """Ends of the percentile interval of `speed` over samples, and its p; nan where some draws have no upper end."""
+    samples = x.shape[1]
     draws = np.random.default_rng(0).integers(samples, size=(RESAMPLES, samples))
     drawn = np.array([speed(steps, x[:, d].mean(axis=1), others, y[:, d].mean(axis=1)) for d in draws])
     # No interpolation: a curve that never reaches the target counts as infinitely many steps.
-    low, high = np.quantile(np.where(np.isfinite(drawn), drawn, np.inf), [0.025, 0.975], method="inverted_cdf")
+    drawn = np.where(np.isfinite(drawn), drawn, np.inf)
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    low, high = np.quantile(drawn, tails, method="inverted_cdf")
     if not np.isfinite(high):
-        low, high = float("nan"), float("nan")
-    return Ratio(float(ratios[0]), float(low), float(high), 1, samples, estimand), reached, 1
-
-
-def energy_ratio(a: Array, b: Array, what: str) -> tuple[Ratio, ...]:
-    """Per band, mean energy of `a` over that of `b`; both (seeds, prompt, band)."""
-    estimand = f"ratio of mean band energies, {what}"
-    return tuple(ratio_of_means(a[..., k], b[..., k], estimand) for k in range(a.shape[-1]))
-
-
-def to_heldout(arm: Arm, source: str = "adapter") -> tuple[Ratio, ...]:
-    """Per band, energy of an arm's pictures over that of the held-out pictures; 1 is a perfect match."""
-    made, real = arm.energies(source), arm.energies("reference")
-    if source == "base":
-        made, real = made[:1], real[:1]
-    return energy_ratio(made, real, "generated over held-out pictures of the same captions")
-
-
-def spectral_distance(ratios: Sequence[Ratio]) -> float:
-    """Mean over bands of `|log ratio of mean energies|`; 0 is a perfect match."""
-    return float(np.mean([abs(np.log(ratio.value)) for ratio in ratios]))
+        return float("nan"), float("nan"), float("nan")
+    beyond = min((drawn <= 1).sum(), (drawn >= 1).sum())
+    return float(low), float(high), float(min(1.0, 2 * (beyond + 1) / (RESAMPLES + 1)))
 
 
 def against(arm: Arm, other: Arm) -> Against:
-    """Everything that is compared between two arms."""
+    """Everything that is compared between two arms, each comparison by itself."""
     steps, reached, pairs = steps_to_target(arm, other)
-    common = sorted(set(arm.seeds) & set(other.seeds))
-    made, theirs = arm.energies(), other.energies()
-    if common:
-        made, theirs = made[[arm.seeds.index(s) for s in common]], theirs[[other.seeds.index(s) for s in common]]
-    else:
-        made, theirs = made.mean(axis=0, keepdims=True), theirs.mean(axis=0, keepdims=True)
+    made, theirs = shared_energies(arm, other)[0], shared_energies(other, arm)[0]
     energy = energy_ratio(made, theirs, "pictures of one arm over those of the other")
-    levels, hold = error_per_level(arm, other), holding(arm, other)
-    return Against(arm, other, final_error(arm, other), levels, hold, steps, reached, pairs, energy)
+    found = final_error(arm, other), error_per_level(arm, other), steps, reached, pairs, energy
+    return Against(arm, other, *found, distance_between(arm, other))
+
+
+def together(pairs: Sequence[Against]) -> list[Against]:
+    """The same comparisons with p corrected over what is shown together: errors, steps, levels, bands of all pairs."""
+    errors, steps = corrected([p.error for p in pairs]), corrected([p.steps for p in pairs])
+    levels = iter(corrected([r for p in pairs for r in p.levels]))
+    energy = iter(corrected([r for p in pairs for r in p.energy]))
+    return [
+        replace(
+            p, error=errors[i], steps=steps[i],
+            levels=tuple(next(levels) for _ in p.levels), energy=tuple(next(energy) for _ in p.energy),
+        )
+        for i, p in enumerate(pairs)
+    ]  # fmt: skip
 
 
 def gates_of(arm: Arm) -> list[Gates]:
@@ -182,4 +195,4 @@ def comparisons(arms: Sequence[Arm], reference: Arm | None) -> list[Against]:
             b for b in arms if not b.prior and b.method == arm.method and b.config == arm.config and b is not reference
         ]
         found += [against(arm, twin) for twin in twins]
-    return found
+    return together(found)

@@ -7,9 +7,11 @@ per figure, and the salt of matplotlib's ids is fixed, so equal input gives equa
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any
 
 import matplotlib
@@ -33,13 +35,23 @@ STYLE: Any = {
     "grid.linewidth": 0.8, "axes.axisbelow": True, "axes.facecolor": "none", "figure.facecolor": "none",
     "lines.solid_capstyle": "round", "path.simplify": False,
 }  # fmt: skip
-DASHES: tuple[Any, ...] = ((0, (4, 2)), "solid", "solid", (0, (1, 1.6)), (0, (6, 2, 1, 2)), (0, (3, 1, 1, 1)))
+DASHES: tuple[Any, ...] = (
+    (0, (4, 2)), (0, (7, 1.5, 1.5, 1.5)), "solid", (0, (1, 1.6)), (0, (2, 1)), (0, (9, 2)),
+    (0, (4, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1, 1, 3)),
+)  # fmt: skip
 MARKERS = ("s", "o", "D", "^", "v", "P", "X", "*")
+BASE_DASH: Any = (0, (1, 2))
+"""The base model is a thin grey dotted line with small dots everywhere."""
 
 
 def arm_colour(index: int) -> str:
-    """Placeholder for the colour of the arm at `index`."""
-    return f"#0002{index % 8:02x}"
+    """Placeholder for the colour of the arm at `index`; a negative one is the base model."""
+    return MUTED if index < 0 else f"#0002{index % 8:02x}"
+
+
+def marker(index: int) -> str:
+    """The marker of the arm at `index`: colour is never the only difference."""
+    return "." if index < 0 else MARKERS[index % len(MARKERS)]
 
 
 def band_colour(index: int, bands: int) -> str:
@@ -53,8 +65,8 @@ def expert_colour(index: int) -> str:
 
 
 def dash(index: int) -> Any:
-    """The line style of the arm at `index`: colour is never the only difference."""
-    return DASHES[index % len(DASHES)]
+    """The line style of the arm at `index`: eight different ones, as there are eight colours."""
+    return BASE_DASH if index < 0 else DASHES[index % len(DASHES)]
 
 
 def variable(colour: str) -> str:
@@ -65,42 +77,66 @@ def variable(colour: str) -> str:
     return f"var(--{kind}-{int(colour[5:], 16)})"
 
 
-def coloured(svg: str) -> str:
+def in_tags(svg: str, change: Callable[[str], str]) -> str:
+    """Change the mark-up alone: text between tags is other people's words and our own numbers."""
+    return re.sub(r"<[^>]*>", lambda tag: change(tag.group()), svg)
+
+
+def coloured(tag: str) -> str:
     """Replace every placeholder by its variable."""
-    return re.sub(r"#000[1-4][0-9a-f]{2}|#00010[1-4]", lambda m: variable(m.group()), svg)
+    return re.sub(r"#000[1-4][0-9a-f]{2}", lambda found: variable(found.group()), tag)
 
 
-def own_ids(svg: str, name: str) -> str:
+def own_ids(tag: str, name: str) -> str:
     """Prefix ids and references to them, so that several figures can share a page."""
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
-    return re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    tag = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', tag)
+    tag = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', tag)
+    return re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
+
+
+def slim_tag(tag: str, used: Set[str]) -> str:
+    """A tag without ids that nothing refers to, fixed size or font names, and with coordinates to a hundredth."""
+    tag = re.sub(r' id="([^"]+)"', lambda m: m.group() if m.group(1) in used else "", tag)
+    tag = re.sub(r"font: (?:\w+ )*?((?:\d+ )?[\d.]+px) [^;\"]*", weight_and_size, tag)
+    tag = re.sub(r"font-family: [^;\"]*; ?| transform=\"rotate\(-?0 [^)]*\)\"", "", tag)
+    if tag.startswith("<svg"):
+        tag = re.sub(r' (?:width|height)="[\d.]+pt"', "", tag)
+    return re.sub(r"(\d+\.\d\d)\d+", r"\1", tag)
+
+
+def weight_and_size(found: re.Match[str]) -> str:
+    """A `font` of style, weight, size and family as size and, where it is bold, weight."""
+    *weight, size = found.group(1).split()
+    bold = "; font-weight: 700" if "bold" in found.group() or weight[-1:] == ["700"] else ""
+    return f"font-size: {size}{bold}"
 
 
 def slim(svg: str) -> str:
-    """Only the `<svg>` element, without metadata, group ids, fixed size or font names."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
+    """Only the `<svg>` element, without metadata and comments."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.S)
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda m: m.group() if m.group(1) in used else "", svg)
-    svg = re.sub(r"font: (?:\w+ )*?([\d.]+px) [^;\"]*", r"font-size: \1", svg)
-    svg = re.sub(r"font-family: [^;\"]*; ?| transform=\"rotate\(-?0 [^)]*\)\"", "", svg)
-    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
-    svg = re.sub(r"(\d+\.\d\d)\d+", r"\1", svg)
-    return re.sub(r"\n\s*", "\n", svg)
+    return re.sub(r"\n\s*(?=<)", "\n", in_tags(svg, lambda tag: slim_tag(tag, used)))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Letters that matplotlib has no font for stay text in the SVG, and the reader's browser has one: no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
 
 
 def to_svg(figure: Figure, name: str, title: str, text: str) -> Markup:
     """Inline SVG of a figure; `title` and `text` are what a screen reader says."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE), quiet():
         figure.savefig(
             buffer,
             format="svg",
             transparent=True,
             metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
         )
-    svg = coloured(own_ids(slim(buffer.getvalue()), name))
+    svg = in_tags(slim(buffer.getvalue()), lambda tag: coloured(own_ids(tag, name)))
     label = f'<svg role="img" aria-labelledby="{name}-title {name}-text"'
     head = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(text)}</desc>'
     opened = svg.replace("<svg", label, 1)
@@ -110,19 +146,32 @@ def to_svg(figure: Figure, name: str, title: str, text: str) -> Markup:
 
 def panel(draw: Callable[[Axes], None], size: tuple[float, float] = SIZE) -> Figure:
     """One set of axes with the house style, filled by `draw`."""
-    with matplotlib.rc_context(STYLE):
+    return multiples(lambda axes: draw(axes[0]), 1, size)
+
+
+def multiples(
+    draw: Callable[[Sequence[Axes]], None], rows: int, size: tuple[float, float] = SIZE, share: Any = True
+) -> Figure:
+    """Axes one below another with the house style; they `share` their scales, or the horizontal one alone ("col")."""
+    with matplotlib.rc_context(STYLE), quiet():
         figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
+        axes = figure.subplots(rows, 1, sharex=bool(share), sharey=share is True, squeeze=False)[:, 0].tolist()
         draw(axes)
-        for label in axes.get_xticklabels() + axes.get_yticklabels():
+        for label in (one for a in axes for one in a.get_xticklabels() + a.get_yticklabels()):
             label.set_parse_math(False)
         figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # the layout is made: drawing the file need not make it again, twice
     return figure
 
 
 def plain(value: float, _: Any = None) -> str:
     """A tick label without mathematics mark-up."""
     return f"{value:.3g}".replace("-", "−")
+
+
+def as_number(value: float) -> str:
+    """A number in a sentence or a cell: three digits, a real minus sign, no padding."""
+    return plain(float(value)) if np.isfinite(value) else "–"
 
 
 def as_percent(ratio: float, _: Any = None) -> str:
@@ -132,10 +181,10 @@ def as_percent(ratio: float, _: Any = None) -> str:
     return f"{(ratio - 1) * 100:+.3g} %".replace("-", "−")
 
 
-def over_levels(axes: Axes, noise_level: Sequence[float] | NDArray[np.float64]) -> None:
+def over_levels(axes: Axes, noise_level: Sequence[float] | NDArray[np.float64], most: int = 8) -> None:
     """A horizontal axis of noise levels at equal distances, the noisiest on the left."""
     order = np.arange(len(noise_level))
-    every = max(1, int(np.ceil(len(order) / 8)))
+    every = max(1, int(np.ceil(len(order) / most)))
     axes.set_xticks(order[::every], [f"{noise_level[i]:.2g}" for i in order[::every]])
     axes.set_xlim(-0.4, len(order) - 0.6)
     axes.set_xlabel("noise level, from noise (left) to picture (right)")

@@ -1,183 +1,100 @@
-"""The page: sections of prose, panels and tables, given to one autoescaping template."""
+"""The page of a report: which sections it has, in which order, and what its head says; `drawing` draws them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
-from reports import panels, panels_base, tables
-from reports.arms import Arm
-from reports.base import Base
-from reports.compare import gates_of
-from reports.figures import arm_colour, band_colour, dash, variable
-from reports.panels import Panel
-from reports.pictures import rows_of
-from reports.tables import Table
-from reports.words import (
-    Said,
-    about_bands,
-    about_base,
-    about_distance,
-    about_levels,
-    about_spectrum,
-    about_steps,
-    brief,
-)
+from reports import panels, tables
+from reports.closing_sections import method_section, provenance_section, reproduce_section
+from reports.drawing import draw
+from reports.evaluation_sections import error_glance, evaluation_sections
+from reports.evaluation_tables import main_measures, measure_table
+from reports.sections import Panel, Room, Section, Table
+from reports.tasks import overview_section
+from reports.training_sections import base_section, cost_section, training_sections
 
 if TYPE_CHECKING:
     from reports.report import Report
 
-TEMPLATES = Path(__file__).parent / "templates"
-MOST_GATES = 6
 VERDICTS = 3
 """How many sentences stand at the top in large type; the others follow."""
+MOST_ROWS = 8
+TASK_ROWS = 12
+"""Rows of pictures that the tasks of one page share."""
+PICTURES = 1_600_000
+"""Bytes that all grids of pictures of a page share."""
 
 
-@dataclass(frozen=True)
-class Key:
-    """One entry of a figure's key: a line (with its dashes) or a filled square, and what it stands for."""
-
-    label: str
-    colour: str
-    dashes: str = ""
-    filled: bool = False
-
-
-def arm_keys(arms: Sequence[Arm]) -> list[Key]:
-    """The key of all figures that show arms."""
-    styles = [dash(arm.style) for arm in arms]
-    dashes = ["" if style == "solid" else " ".join(str(1.8 * length) for length in style[1]) for style in styles]
-    return [Key(arm.label, variable(arm_colour(arm.style)), dashes[i]) for i, arm in enumerate(arms)]
+def verdict_section(report: Report, prefix: str = "") -> Section:
+    """What the report found, the most important sentence first."""
+    first = VERDICTS if report.pairs or report.evaluations else 1
+    extra = {"top": list(report.said[:first]), "rest": list(report.said[first:]), "warnings": list(report.warnings)}
+    glance: list[Panel] = [panels.verdict(report.pairs, prefix)] if report.pairs else []
+    for i, found in enumerate(report.evaluations):
+        glance += error_glance(found, f"{prefix}e{i}-")
+    shown: list[Table] = [tables.summary(report.arms, report.pairs, report.reference)] if report.arms else []
+    shown += [measure_table(found, main_measures(found)) for found in report.evaluations if found.measures]
+    return Section(
+        f"{prefix}verdict", "Verdict", panels=tuple(glance), tables=tuple(shown), kind="verdict", extra=extra
+    )
 
 
-def band_keys(base: Base) -> list[Key]:
-    """The key of all figures that show bands."""
-    count = len(base.decided)
-    where = ["lowest", *[""] * (count - 2), "highest"]
-    labels = [f"band {k}" + (f", {name}" if name else "") for k, name in enumerate(where)]
-    return [Key(label, variable(band_colour(k, count)), filled=True) for k, label in enumerate(labels)]
+def grids(report: Report) -> int:
+    """How many grids of pictures a task has: its runs', and two of each evaluation."""
+    return bool(report.arms) + 2 * len(report.evaluations)
 
 
-def base_section(base: Base) -> dict[str, Any]:
-    """What the base model does."""
-    found = [
-        panels_base.coherence(base),
-        *(panels_base.shares(base, s) for s in ("x0", "latent") if s in base.shares),
-        *([panels_base.radial(base)] if base.spectrum is not None else []),
+def body(report: Report, room: Room, prefix: str = "") -> list[Section]:
+    """The sections of one task, from the verdict to how to reproduce it."""
+    found = [verdict_section(report, prefix)]
+    found += [base_section(report.base, prefix)] if report.base else []
+    found += training_sections(report, room, prefix) if report.arms else []
+    for i, (one, cells) in enumerate(zip(report.evaluations, report.cells, strict=True)):
+        alone = not report.arms and len(report.evaluations) == 1
+        found += evaluation_sections(one, cells, room, prefix if alone else f"{prefix}e{i}-")
+    found += [cost_section(report.arms, prefix)] if report.arms else []
+    return [*found, provenance_section(report, prefix), reproduce_section(report, prefix)]
+
+
+def sections_of(report: Report) -> list[Section]:
+    """All sections of the page; each task of several is a section with sections of its own."""
+    size = PICTURES // max(sum(grids(task) for task in report.tasks or (report,)), 1)
+    if not report.tasks:
+        return [*body(report, Room(MOST_ROWS, size)), method_section(report)]
+    room = Room(max(1, min(MOST_ROWS, TASK_ROWS // len(report.tasks))), size)
+    parts = [
+        Section(f"t{i}", task.title, kind="task", extra={"sections": body(task, room, f"t{i}-")})
+        for i, task in enumerate(report.tasks)
     ]
-    return {
-        "said": [about_bands(base)], "keys": band_keys(base), "panels": found, "tables": [tables.decided(base)],
-        "runs": base.runs, "prompts": base.prompts, "steps": base.steps, "guided": any(g > 1 for g in base.guidance),
-        "model": base.cube.attrs.get("model"), "command": tables.command_of(base.cube.attrs.get("command", "–")),
-    }  # fmt: skip
+    return [overview_section(report), *parts, method_section(report)]
 
 
-def comparison_sections(report: Report) -> dict[str, Any]:
-    """Noise levels and learning curves."""
-    arms, pairs = report.arms, report.pairs
-    limits = panels.limits_of([r for pair in pairs for r in pair.levels])
-    per_level: list[Panel] = [panels.level_errors(arms), *(panels.level_ratios(arms, pair, limits) for pair in pairs)]
-    first = [pair for pair in pairs if pair.other is report.reference]
-    curves = [panels.learning(arms, report.reference)] + ([panels.learning_ratio(first)] if first else [])
-    return {
-        "levels": {
-            "said": brief([about_levels(p) for p in pairs]), "panels": per_level,
-            "tables": [tables.levels(arms, pairs)],
-        },
-        "learning": {
-            "said": brief([about_steps(p) for p in pairs]) or [about_base(arms)], "panels": curves,
-            "tables": [tables.speeds(pairs)] if pairs else [],
-        },
-    }  # fmt: skip
+def plural(n: int, noun: str) -> str:
+    """`1 training run`, `3 training runs`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
-def gates_section(arms: Sequence[Arm]) -> dict[str, Any] | None:
-    """Gates of the FeRA arms; None where there are none."""
-    found = [gates for arm in arms for gates in gates_of(arm)]
-    if not found:
-        return None
-    noise = arms[0].runs[0].metrics.noise_level.values
-    shown = [panels.gates(g, noise, i) for i, g in enumerate(found[:MOST_GATES])]
-    return {"panels": shown, "tables": [tables.routing(found)], "left_out": len(found) - len(shown)}
-
-
-def picture_section(arms: Sequence[Arm]) -> dict[str, Any]:
-    """The image grid, and what the attribute reader says of it."""
-    found = tables.attributes(arms)
-    rows = rows_of(arms)
-    total = arms[0].runs[0].evaluation.sizes["sample"]
-    return {"rows": rows, "total": total, "seed": arms[0].runs[0].seed, "tables": [found] if found else []}
-
-
-def spectrum_section(report: Report) -> dict[str, Any]:
-    """Generated against held-out pictures, by band."""
-    return {
-        "said": [about_spectrum(report.arms), about_distance(report.arms)],
-        "panels": [panels.band_ratios(report.arms), panels.spectra(report.arms)],
-        "tables": [tables.bands(report.arms, report.pairs)],
-    }
-
-
-def provenance(report: Report) -> dict[str, Any]:
-    """Where every number comes from."""
-    runs = [run for arm in report.arms for run in arm.runs]
-    return {
-        "record": runs[0].record,
-        "commands": [tables.command_of(run.record["command"]) for run in runs],
-        "configs": [(arm.label, json.dumps(arm.config, indent=1, sort_keys=True, default=str)) for arm in report.arms],
-        "tables": [tables.runs(report.arms), tables.versions(report.arms)],
-    }
-
-
-def split_verdict(report: Report) -> tuple[list[Said], list[Said]]:
-    """The sentences at the top, and those below them that no section repeats."""
-    first = VERDICTS if report.pairs else 1
-    return list(report.said[:first]), list(report.said[first:])
+def meta(report: Report) -> list[str]:
+    """Short phrases under the title: what the report is made of, and when it was finished."""
+    every = report.tasks or (report,)
+    runs = [run for one in every for arm in one.arms for run in arm.runs]
+    found = []
+    if runs:
+        arms = list(dict.fromkeys(arm.label for one in every for arm in one.arms))
+        found.append(f"{plural(len(runs), 'training run')} in {plural(len(arms), 'arm')}: {', '.join(arms)}")
+    for one in (e for task in every for e in task.evaluations):
+        found.append(f"evaluation {one.title} of {', '.join(one.adapters)}")
+    finished = max((str(run.record["finished"]) for run in runs if run.record.get("finished")), default="")
+    return found + ([f"last finished {finished[:10]}"] if finished else [])
 
 
 def context(report: Report) -> dict[str, Any]:
     """Everything that the template draws."""
-    arms, pairs = report.arms, report.pairs
-    top, rest = split_verdict(report)
-    runs = [run for arm in arms for run in arm.runs]
-    finished = [str(run.record["finished"]) for run in runs if run.record.get("finished")]
-    summary: list[Table] = [tables.summary(arms, pairs, report.reference)]
     return {
-        "title": report.title, "arms": arms, "runs": len(runs), "finished": max(finished, default=""),
-        "reference": report.reference, "top": top, "rest": rest, "warnings": report.warnings, "keys": arm_keys(arms),
-        "keys_with_base": [*arm_keys(arms), Key("base model", "var(--muted)", "1.8 3.6")],
-        "verdict": panels.verdict(pairs) if pairs else None, "summary": summary,
-        "base": base_section(report.base) if report.base else None, **comparison_sections(report),
-        "gates": gates_section(arms), "pictures": picture_section(arms), "spectrum": spectrum_section(report),
-        "cost": [tables.cost(arms)], "provenance": provenance(report),
-        "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        "title": report.title, "kind": "Adapter report", "meta": meta(report), "sections": sections_of(report)
     }  # fmt: skip
-
-
-def tight(text: str) -> str:
-    """Keep a per cent sign with its number, by a narrow space that does not break."""
-    return text.replace(" %", "\N{NARROW NO-BREAK SPACE}%")
-
-
-def sentence(text: str) -> str:
-    """A support on its own line starts like a sentence."""
-    return tight(text[:1].upper() + text[1:])
 
 
 def render(report: Report) -> str:
     """The whole page."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(tight=tight, sentence=sentence)
-    return environment.get_template("report.html.j2").render(context(report))
+    return draw(context(report))

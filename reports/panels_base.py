@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 
 from reports.base import Base
 from reports.figures import INK, MUTED, RULE, band_colour, panel, plain
-from reports.panels import Panel, made
+from reports.panels.panel import made
+from reports.sections import Panel
 from spectra.analysis import DECIDED
 from spectra.plots import apart
 
 
-def coherence(base: Base) -> Panel:
+def coherence(base: Base, prefix: str = "") -> Panel:
     """Coherence of x0 with the finished sample, per band and step; below it, when each band is decided."""
     bands, floor = base.coherence.shape[1], min(0.0, float(np.nanmin(base.coherence)))
 
@@ -39,7 +40,7 @@ def coherence(base: Base) -> Panel:
     text = f"One line per band; each rises to 1. Bands reach {DECIDED}: {told}."
     over = "Shaded: 95 % intervals over prompts. " if base.prompts > 1 else ""
     note = f"{over}Dots: the step from which on a band stays decided, a row per band, lowest above."
-    return made("coherence", "Coherence of x0 with the finished sample", text, panel(draw), note)
+    return made(f"{prefix}coherence", "Coherence of x0 with the finished sample", text, panel(draw), note)
 
 
 def decided_rows(axes: Axes, base: Base, floor: float) -> float:
@@ -59,7 +60,7 @@ def decided_rows(axes: Axes, base: Base, floor: float) -> float:
     return float(rows[-1]) - 0.7 * height
 
 
-def shares(base: Base, signal: str) -> Panel:
+def shares(base: Base, signal: str, prefix: str = "") -> Panel:
     """How a signal's energy is spread over the bands at each step."""
     values = base.shares[signal]
     bands = values.shape[1]
@@ -84,10 +85,10 @@ def shares(base: Base, signal: str) -> Panel:
         + "."
     )
     name = {"latent": "the latent", "x0": "x0, the predicted picture"}[signal]
-    return made(f"shares-{signal}", f"Energy shares of {name}", text, panel(draw))
+    return made(f"{prefix}shares-{signal}", f"Energy shares of {name}", text, panel(draw))
 
 
-def radial(base: Base) -> Panel:
+def radial(base: Base, prefix: str = "") -> Panel:
     """Energy of the latent per mode over radial frequency at some steps; white noise is flat at 1."""
     assert base.spectrum is not None
     radius, power = base.spectrum
@@ -113,4 +114,4 @@ def radial(base: Base) -> Panel:
 
     text = "From flat noise at step 0, darker lines for later steps, to the spectrum of the finished latent."
     note = "Energy per mode and channel: unit white noise is flat at 1."
-    return made("radial", "Radial spectrum of the latent", text, panel(draw), note)
+    return made(f"{prefix}radial", "Radial spectrum of the latent", text, panel(draw), note)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from spectra.errors import UserError
 
+Array = NDArray[np.float64]
 FORMAT = 1
 RECORD = (
     "name", "method", "prior", "model", "model_hash", "data", "seed", "steps", "config", "trainable_parameters",
@@ -24,6 +28,7 @@ EVALUATION = {
     "energy": ("source", "sample", "channel", "band"),
     "spectrum": ("source", "sample", "radius"),
 }
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 SOURCES = ("base", "adapter", "reference")
 
 
@@ -45,6 +50,33 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The run's configuration as it was written."""
         return dict(self.record["config"])
+
+    @cached_property
+    def errors(self) -> Array:
+        """Validation errors (eval_step, level, sample), averaged over noise draws."""
+        return np.asarray(self.metrics.validation_error.mean("draw").values, np.float64)
+
+    @cached_property
+    def energies(self) -> dict[str, Array]:
+        """Band energies (prompt, band) of each source: sums over channels, means over sampling seeds."""
+        energy = self.evaluation.energy.sum("channel").transpose("source", "sample", "band")
+        sources = [str(source) for source in self.evaluation.source.values]
+        return {source: self.by_prompt(values) for source, values in zip(sources, energy.values, strict=True)}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the adapter's files as `adapt evaluate` notes it; empty where they are not there."""
+        files = [self.path / "adapter" / name for name in ADAPTER]
+        if not all(file.is_file() for file in files):
+            return ""
+        lines = "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n" for file in files)
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+    def by_prompt(self, values: NDArray[np.floating[Any]]) -> Array:
+        """Means (prompt, ...) of values (sample, ...): pictures of one prompt are not independent of each other."""
+        prompts = [str(prompt) for prompt in self.evaluation.prompt.values]
+        places = [[i for i, prompt in enumerate(prompts) if prompt == one] for one in dict.fromkeys(prompts)]
+        return np.stack([values[place].astype(np.float64).mean(axis=0) for place in places])
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -117,17 +149,6 @@ def read_run(path: Path) -> Run:
     return Run(path, record, metrics, evaluation)
 
 
-def same(runs: Sequence[Run], key: str, what: str) -> None:
-    """UserError unless all runs agree on `key` of their record."""
-    first = runs[0]
-    for run in runs[1:]:
-        if run.record[key] != first.record[key]:
-            raise UserError(
-                f"{first.path} and {run.path} are of different {what} ({first.record[key]} and {run.record[key]}); "
-                f"a report compares runs of one model on one data set."
-            )
-
-
 def same_grid(runs: Sequence[Run]) -> None:
     """UserError unless all runs were validated on the same grid: the untrained model has one error, cell by cell."""
     first = runs[0].metrics.validation_error[0]
@@ -152,15 +173,3 @@ def same_pictures(runs: Sequence[Run]) -> None:
                 f"{runs[0].path} and {run.path} generated for different prompts, seeds or bands; "
                 f"evaluate them with the same settings."
             )
-
-
-def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read runs that may be compared with one another: same model, data, validation grid and prompts."""
-    if not paths:
-        raise UserError("there are no runs to report on; give at least one folder that `adapt train` wrote.")
-    runs = [read_run(path) for path in sorted(set(paths))]
-    same(runs, "model_hash", "models")
-    same(runs, "data", "data sets")
-    same_grid(runs)
-    same_pictures(runs)
-    return runs

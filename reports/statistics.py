@@ -10,15 +10,19 @@ seeds and then samples within each covers 64 to 90 % where it promises 95 %; thi
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
+
+from spectra.analysis.statistics import Estimate, holm
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,15 @@ class Ratio:
     samples: int
     estimand: str
     confidence: float = CONFIDENCE
+    p: float = np.nan
+    """Two-sided, of no difference; nan where nothing varies over repeats."""
+    p_corrected: float = np.nan
+    """Holm's, over the cells that are shown together; nan where the ratio was not taken into a family."""
+    error: float = np.nan
+    """Standard error of the log ratio."""
+    freedom: float = np.nan
+    family: int = 1
+    """How many cells are shown together."""
 
     @property
     def bounded(self) -> bool:
@@ -44,33 +57,67 @@ class Ratio:
         return self.bounded and not self.low <= 1 <= self.high
 
     @property
+    def holds(self) -> bool:
+        """True when there is a difference after correction for all the cells that are shown together."""
+        if not np.isfinite(self.p_corrected):
+            return self.differs
+        return self.bounded and self.p_corrected < 1 - self.confidence
+
+    @property
     def resolution(self) -> float:
-        """Half the width of the interval of the log ratio: a smaller difference would not show."""
-        return float(np.log(self.high / self.low) / 2) if self.bounded else float("nan")
+        """The log ratio that so many repeats would show with 80 % power, the strictest of the family's levels held."""
+        level = 1 - (1 - self.confidence) / 2 / self.family
+        return float(self.error * (stdtrit(self.freedom, level) + stdtrit(self.freedom, POWER)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a number that does not exist is None."""
         return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
 
 
-def spread(table: Array, confidence: float = CONFIDENCE) -> float:
-    """Half width of the interval of the mean of `table` (seeds, samples); nan where it has one cell only.
+def crossed(table: Array) -> tuple[float, float]:
+    """Standard error of the mean of `table` (seeds, samples) and its degrees of freedom; nan for a single cell.
 
-    One seed: Student's t over samples, given that seed. One sample: over seeds, given that sample.
+    One seed: over samples, given that seed. One sample: over seeds, given that sample.
     """
     seeds, samples = table.shape
     rows, columns = table.mean(axis=1) - table.mean(), table.mean(axis=0) - table.mean()
     a = samples * (rows @ rows) / (seeds - 1) if seeds > 1 else 0.0
     b = seeds * (columns @ columns) / (samples - 1) if samples > 1 else 0.0
     if seeds * samples == 1:
-        return float("nan")
+        return float("nan"), float("nan")
     if a + b <= 0:
-        return 0.0
+        return 0.0, 1.0
     rest = table - table.mean() - rows[:, None] - columns[None]
     c = (rest**2).sum() / ((seeds - 1) * (samples - 1)) if seeds > 1 and samples > 1 else 0.0
     freedom = (a + b) ** 2 / (a**2 / max(seeds - 1, 1) + b**2 / max(samples - 1, 1))
     variance = max(a + b - c, a, b) / (seeds * samples)
-    return float(np.sqrt(variance) * stdtrit(freedom, (1 + confidence) / 2))
+    return float(np.sqrt(variance)), float(freedom)
+
+
+def spread(table: Array, confidence: float = CONFIDENCE) -> float:
+    """Half width of the interval of the mean of `table` (seeds, samples); nan where it has one cell only."""
+    error, freedom = crossed(table)
+    return float(error * stdtrit(freedom, (1 + confidence) / 2))
+
+
+def p_value(difference: float, error: float, freedom: float) -> float:
+    """Two-sided p of Student's t; without any spread it is 1 for no difference, else 0; nan without a spread at all."""
+    if not np.isfinite(error) or not np.isfinite(difference):
+        return float("nan")
+    if error == 0:
+        return float(difference == 0)
+    return float(2 * stdtr(freedom, -abs(difference) / error))
+
+
+def log_ratio(value: float, table: Array, estimand: str, confidence: float = CONFIDENCE) -> Ratio:
+    """The ratio exp(value) whose log has the linearised contributions `table` (seeds, samples)."""
+    error, freedom = crossed(table)
+    half = float(error * stdtrit(freedom, (1 + confidence) / 2))
+    low, high, p = float(np.exp(value - half)), float(np.exp(value + half)), p_value(value, error, freedom)
+    seeds, samples = table.shape
+    return Ratio(
+        float(np.exp(value)), low, high, seeds, samples, estimand, confidence, p, error=error, freedom=freedom
+    )  # fmt: skip
 
 
 def ratio_of_means(a: Array, b: Array, estimand: str, confidence: float = CONFIDENCE) -> Ratio:
@@ -79,18 +126,41 @@ def ratio_of_means(a: Array, b: Array, estimand: str, confidence: float = CONFID
     The interval is that of the log ratio, linearised: the cell (s, i) contributes `a_si/mean(a) - b_si/mean(b)`.
     """
     value = float(np.log(a.mean() / b.mean()))
-    half = spread(a / a.mean() - b / b.mean(), confidence)
-    low, high = float(np.exp(value - half)), float(np.exp(value + half))
-    return Ratio(float(np.exp(value)), low, high, len(a), a.shape[1], estimand, confidence)
+    return log_ratio(value, a / a.mean() - b / b.mean(), estimand, confidence)
 
 
 def geometric_mean(ratios: Array, samples: int, estimand: str) -> Ratio:
     """The geometric mean of one ratio per training seed (seeds,), with Student's t over seeds."""
     logs = np.log(ratios)[:, None]
-    half = spread(logs)
-    centre = float(logs.mean())
-    low, high = float(np.exp(centre - half)), float(np.exp(centre + half))
-    return Ratio(float(np.exp(centre)), low, high, len(ratios), samples, estimand)
+    return replace(log_ratio(float(logs.mean()), logs, estimand), samples=samples)
+
+
+def mean_distance(a: Array, b: Array, estimand: str, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean over bands of `|log(mean a / mean b)|` for energies (seeds, prompt, band), with its interval; 0 is a match.
+
+    Linearised like the ratios: each band contributes with the sign of its own log ratio. Where that sign is not sure
+    the distance is too large by about a standard error, and its interval ends at 0.
+    """
+    logs, parts = distance_parts(a, b)
+    half = spread(parts, confidence)
+    value = float(np.abs(logs).mean())
+    low = max(value - half, 0.0) if np.isfinite(half) else float("-inf")
+    high = value + half if np.isfinite(half) else float("inf")
+    return Estimate(value, low, high, a.shape[1], "linearised, Student t, crossed", estimand, confidence)
+
+
+def distance_parts(a: Array, b: Array) -> tuple[Array, Array]:
+    """Log ratios of mean energies (band,) and what each cell (seeds, prompt) adds to the mean of their sizes."""
+    means = a.mean(axis=(0, 1)), b.mean(axis=(0, 1))
+    logs = np.log(means[0] / means[1])
+    return logs, ((a / means[0] - b / means[1]) * np.sign(logs)).mean(axis=-1)
+
+
+def corrected(ratios: Sequence[Ratio]) -> list[Ratio]:
+    """The same ratios as one family: each with Holm's p over all of them that have one."""
+    adjusted = holm(np.array([ratio.p for ratio in ratios], np.float64))
+    size = max(int(np.isfinite(adjusted).sum()), 1)
+    return [replace(ratio, p_corrected=float(p), family=size) for ratio, p in zip(ratios, adjusted, strict=True)]
 
 
 def steps_to(steps: Array, errors: Array, target: float) -> float:

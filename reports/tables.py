@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from reports.arms import Arm, by_prompt
+from reports.arms import Arm
 from reports.base import Base
-from reports.compare import Against, Gates, error_against_base, spectral_distance, to_heldout
+from reports.compare import Against, Gates, error_against_base
+from reports.sections import Table
+from reports.spectral import against_heldout, spectral_distance
 from reports.statistics import CONFIDENCE, Array, Ratio, spread
-from reports.words import digits_of, signed, span
+from reports.words import digits_of, signed, span, with_ends
 from spectra.analysis import DECIDED
 
-
-@dataclass(frozen=True)
-class Table:
-    """Column heads and rows; the first cell of a row is its head."""
-
-    caption: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+HOLDS = " *"
+"""What marks a cell whose difference holds after correction over the cells of its table."""
+STARRED = "* holds after Holm’s correction over all cells of its kind"
 
 
 def with_span(ratio: Ratio) -> str:
-    """A ratio as a change with its interval, for a cell."""
-    return f"{signed(ratio.value, digits_of(ratio))} ({span(ratio)})"
+    """A ratio as a change with its interval, for a cell; starred where it holds within its family of cells."""
+    star = HOLDS if ratio.holds and np.isfinite(ratio.p_corrected) else ""
+    return f"{signed(ratio.value, digits_of(ratio))} ({span(ratio)}){star}"
 
 
 def plain_ratio(ratio: Ratio) -> str:
@@ -50,12 +47,16 @@ def summary(arms: Sequence[Arm], pairs: Sequence[Against], reference: Arm | None
         pair = beside.get(id(arm))
         if reference:
             cells += [with_span(pair.error), plain_ratio(pair.steps)] if pair else ["reference", "reference"]
-        rows.append((*cells, f"{spectral_distance(to_heldout(arm)):.2f}"))
+        rows.append((*cells, with_ends(spectral_distance(arm))))
     base = float(arms[0].errors(at=0).mean())
     filler = ["–"] * (2 if reference else 0)
-    distance = f"{spectral_distance(to_heldout(arms[0], 'base')):.2f}"
+    distance = with_ends(spectral_distance(arms[0], "base"))
     rows.insert(0, ("base model", "–", f"{base:.4g}", "–", *filler, distance))
-    return Table("Summary of all arms; 95 % intervals in brackets", (*heads, "spectral distance"), tuple(rows))
+    return Table(
+        "Summary of all arms; 95 % intervals in brackets; * holds after Holm’s correction over the arms",
+        (*heads, "spectral distance"),
+        tuple(rows),
+    )
 
 
 def decided(base: Base) -> Table:
@@ -86,7 +87,8 @@ def levels(arms: Sequence[Arm], pairs: Sequence[Against]) -> Table:
         cells = [f"{noise[k]:.3g}", f"{arms[0].errors(at=0)[:, k].mean():.4g}"]
         cells += [f"{arm.errors()[:, k].mean():.4g}" for arm in arms]
         rows.append((*cells, *(with_span(pair.levels[k]) for pair in pairs)))
-    return Table("Mean validation error per noise level, and changes with 95 % intervals", heads, tuple(rows))
+    caption = f"Mean validation error per noise level, and changes with 95 % intervals; {STARRED}"
+    return Table(caption, heads, tuple(rows))
 
 
 def speeds(pairs: Sequence[Against]) -> Table:
@@ -118,14 +120,13 @@ def routing(found: Sequence[Gates]) -> Table:
 
 def bands(arms: Sequence[Arm], pairs: Sequence[Against]) -> Table:
     """Energies per band against the held-out pictures and between arms."""
-    listed = [("base model", to_heldout(arms[0], "base"))]
-    listed += [(arm.label, to_heldout(arm)) for arm in arms]
+    names = ["base model", *(arm.label for arm in arms)]
+    listed = list(zip(names, against_heldout(arms), strict=True))
     listed += [(f"{p.arm.label} / {p.other.label}", p.energy) for p in pairs]
     rows = tuple((name, *(with_span(ratio) for ratio in ratios)) for name, ratios in listed)
     heads = ("pictures", *(f"band {k}" for k in range(len(listed[0][1]))))
-    return Table(
-        "Energy per band against held-out pictures, or of one arm against another; 95 % intervals", heads, rows
-    )
+    caption = "Energy per band against held-out pictures, or of one arm against another; 95 % intervals"
+    return Table(f"{caption}; {STARRED}", heads, rows)
 
 
 def share_with_span(right: Array) -> str:
@@ -153,7 +154,7 @@ def attributes(arms: Sequence[Arm]) -> Table | None:
     for label, of, source in [*listed, *((arm.label, [arm], "adapter") for arm in arms)]:
         runs = of[0].runs if source == "adapter" else of[0].runs[:1]
         right = np.stack([
-            by_prompt(r, r.evaluation.attribute_right.sel(source=source).transpose("sample", "attribute").values)
+            r.by_prompt(r.evaluation.attribute_right.sel(source=source).transpose("sample", "attribute").values)
             for r in runs
         ])  # fmt: skip
         named = [right[:, np.isfinite(right[..., k]).all(axis=0), k] for k in range(len(names))]

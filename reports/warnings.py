@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
 
 from reports.arms import Arm
+from reports.base import Base
 from reports.budget import UNEQUAL, thousands, unequal_parameters
+from reports.compare import FEW_SAMPLES
+from reports.evaluated import Evaluation
 from reports.words import FEW_SEEDS, count
+
+FEW_PICTURES = 16
+PROBE = "probe"
+"""The cube inside an evaluation, which has the evaluation's own sampler."""
+LOSS = 0.05
+"""Part of a band's energy that a sampler may lose before a reader has to know."""
 
 
 def seeds(arms: Sequence[Arm]) -> list[str]:
@@ -23,23 +37,41 @@ def seeds(arms: Sequence[Arm]) -> list[str]:
     return said
 
 
+def samples(arms: Sequence[Arm]) -> list[str]:
+    """Held-out samples so few that intervals over them say nothing."""
+    fewest = arms[0].runs[0].metrics.sizes["sample"]
+    if fewest == 1:
+        return ["There is one held-out sample: intervals are over training seeds alone and hold for that sample only."]
+    few = (
+        f"Few held-out samples: {fewest}. Intervals over them are wide, and steps to a target have none with one seed."
+    )
+    return [few] if fewest < FEW_SAMPLES else []
+
+
+def differing(what: str, values: Mapping[str, Any]) -> list[str]:
+    """A sentence where values differ between arms."""
+    if len(set(map(str, values.values()))) < 2:
+        return []
+    return [f"{what} " + "; ".join(f"{k} {v}" for k, v in values.items()) + "."]
+
+
 def budget(arms: Sequence[Arm]) -> list[str]:
     """Arms that differ in more than the method."""
-    said = []
     steps = {arm.label: arm.runs[0].record["steps"] for arm in arms}
-    if len(set(steps.values())) > 1:
-        said.append(
-            "The arms were trained for different numbers of steps: "
-            + "; ".join(f"{k} {v}" for k, v in steps.items())
-            + "."
-        )
+    said = differing("The arms were trained for different numbers of steps:", steps)
     parameters = {arm.label: arm.mean_record("trainable_parameters") for arm in arms}
     if unequal_parameters(list(parameters.values())):
         listed = "; ".join(f"{k} {thousands(v)}" for k, v in parameters.items())
         said.append(f"The arms differ in trainable parameters by more than {UNEQUAL:.0%}: {listed}.")
-    batches = {arm.label: arm.config.get("batch") for arm in arms}
-    if len(set(map(str, batches.values()))) > 1:
-        said.append("The batch sizes differ: " + "; ".join(f"{k} {v}" for k, v in batches.items()) + ".")
+    return said + differing("The batch sizes differ:", {arm.label: arm.config.get("batch") for arm in arms})
+
+
+def generation(arms: Sequence[Arm]) -> list[str]:
+    """Pictures that were not generated with the same sampler."""
+    said = []
+    for key, what in (("sample_steps", "sampling steps"), ("guidance", "guidance"), ("scheduler", "schedulers")):
+        values = {arm.label: arm.config.get(key) for arm in arms}
+        said += differing(f"The pictures of the arms were made with different {what}:", values)
     return said
 
 
@@ -62,20 +94,24 @@ def tuning(arms: Sequence[Arm]) -> list[str]:
     return said
 
 
-def software(arms: Sequence[Arm]) -> list[str]:
+def software(records: Sequence[Mapping[str, Any]], what: str = "runs") -> list[str]:
     """Runs made by different versions."""
-    records = [run.record["versions"] for arm in arms for run in arm.runs]
     mixed = sorted(
         {str(k) for record in records for k in record if any(other.get(k) != record[k] for other in records)}
     )
-    return [f"The runs were made with different versions of {', '.join(mixed)}."] if mixed else []
+    return [f"The {what} were made with different versions of {', '.join(mixed)}."] if mixed else []
+
+
+def versions(arms: Sequence[Arm]) -> list[str]:
+    """Runs made by different versions."""
+    return software([run.record["versions"] for arm in arms for run in arm.runs])
 
 
 def pictures(arms: Sequence[Arm]) -> list[str]:
     """Few pictures behind the spectra."""
-    samples = arms[0].runs[0].evaluation.sizes["sample"]
-    few = f"Spectra and pictures stand on {count(samples, 'generated picture')} per run: only large differences show."
-    return [few] if samples < 16 else []
+    made = arms[0].runs[0].evaluation.sizes["sample"]
+    few = f"Spectra and pictures stand on {count(made, 'generated picture')} per run: only large differences show."
+    return [few] if made < FEW_PICTURES else []
 
 
 def evaluations(arms: Sequence[Arm]) -> list[str]:
@@ -85,16 +121,95 @@ def evaluations(arms: Sequence[Arm]) -> list[str]:
     return [coarse] if fewest < 6 else []
 
 
-def comparisons(arms: Sequence[Arm]) -> list[str]:
-    """Several comparisons, none of them corrected for their number."""
-    alone = (
-        f"{len(arms)} arms are compared and each 95 % interval stands by itself: one that only just excludes "
-        "no difference may be chance."
+def of_training(arms: Sequence[Arm]) -> list[str]:
+    """All warnings of runs, the weightiest first."""
+    checks = (seeds, samples, budget, generation, tuning, evaluations, pictures, versions)
+    return [text for check in checks for text in check(arms)] if arms else []
+
+
+def of_base(base: Base) -> list[str]:
+    """Settings that a cube pools, and what its sampler loses whatever the model."""
+    said = []
+    if base.left_out:
+        said.append(
+            f"{base.path.name} holds runs of several settings; those of {base.setting} are shown, left out are "
+            f"{', '.join(base.left_out)}."
+        )
+    if base.kept is not None and (lost := np.flatnonzero(np.abs(base.kept - 1) > LOSS)).size:
+        bands = ", ".join(f"{100 * base.kept[k]:.0f} % in band {k}" for k in lost)
+        without = ", guidance left out," if any(g > 1 for g in base.guidance) else ""
+        said.append(
+            f"With a perfect model of Gaussian data{without} {base.steps} steps of this sampler alone keep {bands} of "
+            f"the energy: no adapter is to blame for that part of a spectral difference."
+        )
+    return said
+
+
+def of_evaluation(found: Evaluation) -> list[str]:
+    """Unfinished adapters, and few prompts, seeds or pictures."""
+    said = []
+    if not found.measures:
+        why = "; ".join(found.absent)
+        said.append(f"{found.title} measured nothing that says which adapter is better ({why}).")
+    if found.unfinished:
+        names = ", ".join(found.unfinished)
+        said.append(f"{found.path.name} has not finished {names}, left out here; give its `adapt evaluate` again.")
+    if found.retrained:
+        names = ", ".join(found.retrained)
+        said.append(
+            f"{found.title} evaluated other weights of {names} than the training runs hold now; evaluate again."
+        )
+    prompts, runs = len(found.protocol["prompts"]), len(found.protocol["seeds"])
+    if prompts < FEW_SEEDS:
+        said.append(
+            f"{found.title} asked for {count(prompts, 'prompt')}: intervals over prompts are wide or not there."
+        )
+    if runs == 1:
+        said.append(f"{found.title} used one seed per prompt, so diversity and chance of the sampler are not seen.")
+    if 1 <= found.data.sizes.get("heldout", 0) < FEW_SAMPLES:
+        said.append(
+            f"{found.title} has {count(found.data.sizes['heldout'], 'held-out picture')}: errors hold for them only."
+        )
+    return said
+
+
+def scheduler_class(text: Any) -> str | None:
+    """The class of a scheduler from a cube's JSON; None where the cube does not say it."""
+    try:
+        return str(json.loads(text)["class"])
+    except (TypeError, ValueError, KeyError):
+        return None
+
+
+def samplers(arms: Sequence[Arm], base: Base | None, found: Sequence[Evaluation]) -> list[str]:
+    """Schedulers or numbers of steps that differ between a cube, runs and evaluations."""
+    steps: dict[str, Any] = {f"{one.title}": one.protocol.get("steps") for one in found}
+    classes = {one.title: (one.protocol.get("scheduler") or {}).get("class") for one in found}
+    if base is not None and base.path.name != PROBE:
+        steps[base.path.name] = base.steps
+        classes[base.path.name] = scheduler_class(base.cube.attrs.get("scheduler"))
+    if arms:
+        steps["the pictures of the runs"] = arms[0].config.get("sample_steps")
+    steps, classes = ({k: v for k, v in d.items() if v is not None} for d in (steps, classes))
+    return differing("Numbers of sampling steps differ, and with them spectra:", steps) + differing(
+        "Schedulers differ, and with them spectra:", classes
     )
-    return [alone] if len(arms) > 2 else []
 
 
-def warnings(arms: Sequence[Arm]) -> list[str]:
+def other_cubes(shown: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[str]:
+    """Cubes that were given but are not shown, and how they differ from the one that is."""
+    said = []
+    for name, cube in others.items():
+        differ = [k for k in ("scheduler", "num_inference_steps") if cube.attrs.get(k) != shown.attrs.get(k)]
+        why = f"; its {' and '.join(differ)} differ from those of the cube that is shown" if differ else ""
+        said.append(f"The cube {name} is not shown: a report shows one{why}.")
+    return said
+
+
+def warnings(arms: Sequence[Arm], base: Base | None = None, found: Sequence[Evaluation] = ()) -> list[str]:
     """All warnings, the weightiest first."""
-    checks = (seeds, budget, comparisons, tuning, evaluations, pictures, software)
-    return [text for check in checks for text in check(arms)]
+    said = of_training(arms) + [text for one in found for text in of_evaluation(one)]
+    said += samplers(arms, base, found) + (of_base(base) if base is not None else [])
+    strangers = [one.title for one in found if arms and not one.runs]
+    said += [f"None of the adapters in {name} is one of these runs: they stand side by side." for name in strangers]
+    return said

@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from reports.arms import Arm
 from reports.base import Base
 from reports.budget import unequal
-from reports.compare import Against, error_against_base, spectral_distance, to_heldout
-from reports.statistics import Ratio
+from reports.compare import FEW_SAMPLES, Against, error_against_base
+from reports.sections import Said
+from reports.spectral import against_heldout, spectral_distance
+from reports.statistics import CONFIDENCE, Ratio
+from spectra.analysis.statistics import Estimate
 
 FEW_SEEDS = 5
-
-
-@dataclass(frozen=True)
-class Said:
-    """A sentence of the report: what is claimed, and what the claim stands on."""
-
-    claim: str
-    support: str = ""
-    kind: str = ""
-    short: str = ""
-    """What is enough of the support once another sentence of this kind has given it in full."""
-
-    @property
-    def text(self) -> str:
-        """The whole sentence."""
-        return f"{self.claim} ({self.support})." if self.support else f"{self.claim}."
 
 
 def count(n: int, noun: str) -> str:
@@ -112,14 +99,32 @@ def about_error(pair: Against) -> Said:
     if not ratio.bounded:
         claim = f"{arm}{after}{',' * bool(after)} ends {changed} in validation error than {other}"
         return Said(f"{claim}, one value without an interval", support, "error", short)
-    if not ratio.differs:
+    if not ratio.holds:
         claim = f"No difference was found between {arm} and {other}{after}: final validation error {changed}"
-        least = percent(np.exp(ratio.resolution), digits_of(ratio)) if ratio.resolution else ""
-        unseen = f"; less than about {least} could not be seen here" if least else ""
-        return Said(claim, f"{support}; the interval includes no difference{unseen}", "error", f"{short}{unseen}")
+        why = f"{chance(ratio)}{would_show(ratio)}"
+        return Said(claim, f"{support}; {why}", "error", f"{short}; {why}")
     verb = "helped" if ratio.value < 1 else "did worse"
     claim = f"{arm} {verb}{after}: its final validation error is {changed} than that of {other}"
     return Said(claim, support, "error", short)
+
+
+def would_show(ratio: Ratio) -> str:
+    """What difference these repeats would have shown; empty where that is not known."""
+    if not (np.isfinite(ratio.resolution) and ratio.resolution > 0):
+        return ""
+    return f"; with {cells(ratio)} you could see differences above {percent(float(np.exp(ratio.resolution)))}"
+
+
+def chance(ratio: Ratio) -> str:
+    """Why a ratio counts as no difference."""
+    if not ratio.differs:
+        return "the interval includes no difference"
+    return f"by itself the interval excludes no difference, among all comparisons it may be chance: {p_of(ratio)}"
+
+
+def p_of(ratio: Ratio) -> str:
+    """The corrected p of a ratio in words."""
+    return f"p = {ratio.p_corrected:.2g} by Holm’s correction"
 
 
 def about_steps(pair: Against) -> Said:
@@ -139,25 +144,26 @@ def about_steps(pair: Against) -> Said:
     if ratio.seeds == 1:
         over = f"{count(ratio.samples, 'validation sample')} of one training seed"
     if not ratio.bounded:
-        return Said(claim, f"no interval: some resampled curves never reach it; over {over}; {ratio.estimand}")
-    tail = "" if ratio.differs else "; the interval includes no difference"
+        few = "too few validation samples" if ratio.samples < FEW_SAMPLES else "some resampled curves never reach it"
+        return Said(claim, f"no interval: {few}; over {over}; {ratio.estimand}")
+    tail = "" if ratio.holds else f"; {chance(ratio)}"
     found = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f} over {over}"
     return Said(claim, f"{found}; {ratio.estimand}{tail}", "steps", f"{found}; ratio of steps{tail}")
 
 
 def about_levels(pair: Against) -> Said:
-    """At which noise levels the difference lies."""
+    """At which noise levels the difference lies, of what holds after correction."""
     total, arm, other = len(pair.levels), pair.arm.label, pair.other.label
-    lower = sum(r.differs and r.value < 1 for r in pair.levels)
-    higher = sum(r.differs and r.value > 1 for r in pair.levels)
+    lower = sum(r.holds and r.value < 1 for r in pair.levels)
+    higher = sum(r.holds and r.value > 1 for r in pair.levels)
+    alone = sum(r.differs for r in pair.levels)
     claim = (
         f"The error of {arm} is lower than that of {other} at {lower} and higher at {higher} of {total} noise levels"
     )
-    each = f"{pair.levels[0].estimand}, {repeats(pair.levels[0])}; each 95 % interval by itself"
-    together = f"with all {total} taken together, by Bonferroni, a difference holds at {pair.holding}"
-    held = f"together, a difference holds at {pair.holding}"
-    short = f"ratios of mean errors, {cells(pair.levels[0])}; 95 % intervals; {held}"
-    return Said(claim, f"{each}; {together}", "levels", short)
+    each = f"{pair.levels[0].estimand}, {repeats(pair.levels[0])}"
+    counted = f"counted after Holm’s correction over all levels of all comparisons; by their own 95 % intervals {alone}"
+    short = f"ratios of mean errors, {cells(pair.levels[0])}; after correction; by their own 95 % intervals {alone}"
+    return Said(claim, f"{each}; {counted}", "levels", short)
 
 
 def about_base(arms: Sequence[Arm]) -> Said:
@@ -171,12 +177,12 @@ def about_base(arms: Sequence[Arm]) -> Said:
 
 def about_spectrum(arms: Sequence[Arm]) -> Said:
     """Where the base model's spectrum is furthest from the held-out pictures, and what each arm makes of it."""
-    base = to_heldout(arms[0], "base")
+    base, *trained = against_heldout(arms)
     band = int(np.argmax([abs(np.log(r.value)) for r in base]))
-    there = [to_heldout(arm)[band] for arm in arms]
+    there = [ratios[band] for ratios in trained]
     told, digits = [], digits_of(*there, base[band].value)
     for arm, ratio in zip(arms, there, strict=True):
-        match = "" if ratio.differs else ", no difference from held-out pictures found"
+        match = "" if ratio.holds else ", no difference from held-out pictures found"
         told.append(f"{arm.label} {signed(ratio.value, digits)} ({span(ratio, digits)}{match})")
     ratio = there[0]
     seeds = "" if ratio.seeds == 1 else f"{count(ratio.seeds, 'training seed')} and "
@@ -187,14 +193,21 @@ def about_spectrum(arms: Sequence[Arm]) -> Said:
     )
 
 
+def with_ends(found: Estimate, digits: int = 2) -> str:
+    """A number with its interval: `0.21 (0.14 to 0.28)`."""
+    if not (np.isfinite(found.low) and np.isfinite(found.high)):
+        return f"{found.value:.{digits}f} (no interval)"
+    return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
+
+
 def about_distance(arms: Sequence[Arm]) -> Said:
     """One spectral distance per arm."""
-    named = [("base model", spectral_distance(to_heldout(arms[0], "base")))]
-    named += [(arm.label, spectral_distance(to_heldout(arm))) for arm in arms]
-    told = ", ".join(f"{name} {distance:.2f}" for name, distance in named)
+    named = [("base model", spectral_distance(arms[0], "base"))]
+    named += [(arm.label, spectral_distance(arm)) for arm in arms]
+    told = ", ".join(f"{name} {with_ends(distance)}" for name, distance in named)
     return Said(
         f"Spectral distance to held-out pictures: {told}",
-        "mean over bands of |log ratio of mean energies|; 0 is a match",
+        f"mean over bands of |log ratio of mean energies|; 0 is a match; {CONFIDENCE:.0%} intervals".replace("%", " %"),
     )
 
 

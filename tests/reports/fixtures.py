@@ -82,7 +82,7 @@ def validation_error(
     end = effect * np.exp(seed_part + jitter * rng.normal(size=base.shape))
     bend = 1 + 0.03 * np.linspace(-1, 1, len(NOISE))[:, None, None] * (effect < 0.5)
     decay = (1 - np.exp(-speed * steps / steps[-1])) / (1 - np.exp(-speed))
-    return base[None] * (1 - decay[:, None, None, None] * (1 - end * bend)[None])
+    return np.asarray(base[None] * (1 - decay[:, None, None, None] * (1 - end * bend)[None]))
 
 
 def gates(steps: np.ndarray, samples: int, sharp: float, seed: int) -> np.ndarray:
@@ -140,6 +140,44 @@ def write_evaluation(folder: Path, quality: float, seed: int, samples: int, prom
     xr.Dataset(data, coords=coords).to_zarr(folder / "evaluation.zarr", consolidated=False)
 
 
+def add_experts(run: Path, samples: int = 6, seed: int = 0) -> Path:
+    """Write what switching experts off changes: expert e acts in band e, helps at the noisiest half, harms below."""
+    rng = np.random.default_rng([seed, 8])
+    effect = 0.01 * rng.lognormal(0, 0.1, (len(NOISE), samples, 3, BANDS))
+    for e in range(3):
+        effect[:, :, e, e] *= 50
+    sign = np.where(np.arange(len(NOISE)) < len(NOISE) // 2, 1.0, -1.0)[:, None, None, None]
+    error = 0.1 * sign * effect
+    data = {
+        "expert_effect": (("level", "sample", "expert", "band"), effect.astype(np.float32)),
+        "expert_error": (("level", "sample", "expert", "band"), error.astype(np.float32)),
+        "expert_total": (("level", "sample", "expert"), error.sum(-1).astype(np.float32)),
+    }
+    if samples != xr.open_zarr(run / "metrics.zarr", chunks=None, consolidated=False).sizes["sample"]:
+        raise ValueError("experts are measured on the run's own samples")
+    xr.Dataset(data).to_zarr(run / "metrics.zarr", mode="a", consolidated=False)
+    return run
+
+
+def add_steps(run: Path, steps: int = 8) -> Path:
+    """Write the pictures of x0 at some steps of the first sample: from grey to the finished picture."""
+    store = xr.open_zarr(run / "evaluation.zarr", chunks=None, consolidated=False)
+    final = store.image.sel(source=["base", "adapter"]).isel(sample=0).values.astype(float)
+    part = np.linspace(0, 1, steps)[None, :, None, None, None]
+    pictures = (128 * (1 - part) + final[:, None] * part).round().astype(np.uint8)
+    energy = np.linspace(0.1, 1, steps)[None, :, None] * np.array([8.0, 4.0, 2.0, 1.0])
+    data = {
+        "x0_image": (("x0_source", "x0_step", "y", "x", "rgb"), pictures),
+        "x0_energy": (("x0_source", "x0_step", "band"), np.repeat(energy, 2, axis=0).astype(np.float32)),
+    }
+    coords = {
+        "x0_source": text("base", "adapter"), "x0_step": np.linspace(0, 19, steps).astype(int),
+        "x0_noise_level": ("x0_step", np.geomspace(12, 0.1, steps)),
+    }  # fmt: skip
+    xr.Dataset(data, coords).to_zarr(run / "evaluation.zarr", mode="a", consolidated=False)
+    return run
+
+
 def write_run(
     folder: Path, method: str = "lora", prior: bool = False, seed: int = 0, effect: float = 0.40, speed: float = 3.0,
     samples: int = 24, quality: float = 0.8, jitter: float = 0.02, steps: int = 400, prompts: list[str] | None = None,
@@ -186,7 +224,7 @@ def write_three_arms(root: Path, seeds: int = 3, samples: int = 24) -> list[Path
 
 def write_cube(
     path: Path, runs: int = 12, steps: int = 31, model_hash: str = HASH, adapter: list[str] | None = None,
-    late: bool = False,
+    late: bool = False, guidance: list[float] | None = None, facts: dict[str, str] | None = None,
 ) -> Path:  # fmt: skip
     """A cube in which bands are decided from low to high: band k at about step 2 + 5 k."""
     rng = np.random.default_rng(3)
@@ -210,14 +248,15 @@ def write_cube(
     spectrum = np.stack([shape, shape], axis=1)[None].repeat(runs, axis=0)
     header = Header(
         ("latent", "x0"), FilterBank(SCALES), (16, 16), 4, None, 16, tuple(np.linspace(999, 0, steps)),
-        tuple(np.ones(steps)), tuple(noise), {"model_hash": model_hash, "family": "sd", "dtype": "float32"},
+        tuple(np.ones(steps)), tuple(noise),
+        {"model_hash": model_hash, "family": "sd", "dtype": "float32", **(facts or {})},
         {"model": "mini", "command": "spectra probe --model mini --out mini.zarr", "versions": json.dumps(VERSIONS)},
     )  # fmt: skip
     create(path, header)
     prompts = [f"a large red circle on a plain blue background {i // 2}" for i in range(runs)]
     append(path, Runs(
         energy.astype(np.float32), spectrum.astype(np.float32), coherence.astype(np.float32), prompts, [""] * runs,
-        [i % 2 for i in range(runs)], [0] * runs, [1.0] * runs, adapter or [""] * runs,
+        [i % 2 for i in range(runs)], [0] * runs, guidance or [1.0] * runs, adapter or [""] * runs,
         [""] * runs, ["none"] * runs, [""] * runs,
     ))  # fmt: skip
     return path

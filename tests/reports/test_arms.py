@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 from reports.arms import group, paired, reference_of
-from reports.runs import read_runs
+from reports.runs import Run, read_run
 from spectra.errors import UserError
 from tests.reports.fixtures import write_run
+
+
+def read_runs(paths: list[Path]) -> list[Run]:
+    return [read_run(path) for path in paths]
 
 
 def test_seeds_of_one_configuration_are_one_arm(three_arms: list[Path]) -> None:

@@ -12,6 +12,8 @@ from matplotlib.transforms import Bbox
 
 from reports import Report, panels_base
 from reports.base import Base
+from reports.panels.panel import made
+from reports.sections import Panel
 from spectra.plots import energy_per_mode
 
 
@@ -25,9 +27,8 @@ def base(report: Report) -> Base:
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """Figures on their way into panels."""
     kept: list[Figure] = []
-    made = panels_base.made
 
-    def keep(name: str, title: str, text: str, figure: Figure, note: str = "") -> panels_base.Panel:
+    def keep(name: str, title: str, text: str, figure: Figure, note: str = "") -> Panel:
         kept.append(figure)
         return made(name, title, text, figure, note)
 

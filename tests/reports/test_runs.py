@@ -102,14 +102,6 @@ def test_a_run_that_was_not_validated_before_training(tmp_path: Path) -> None:
     assert "no base arm" in refused(run)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "word"), [("model_hash", "other", "models"), ("data", "subject", "data sets")]
-)
-def test_runs_of_different_models_or_data(tmp_path: Path, key: str, value: str, word: str) -> None:
-    first, second = write_run(tmp_path / "a", samples=4), write_run(tmp_path / "b", samples=4, record={key: value})
-    assert word in refused(first, second)
-
-
 def test_runs_validated_on_different_grids(tmp_path: Path) -> None:
     first, second = write_run(tmp_path / "a", samples=4), write_run(tmp_path / "b", "fera", samples=4)
     store = second / "metrics.zarr"
@@ -158,3 +150,18 @@ def test_errors_that_are_not_finite(tmp_path: Path) -> None:
     data.validation_error[-1, 0, 0, 0] = np.nan
     rewrite(store, data)
     assert "finite" in refused(run)
+
+
+def test_another_cube_has_to_be_of_the_model_too(tmp_path: Path) -> None:
+    run, cube = write_run(tmp_path / "a", samples=4), write_cube(tmp_path / "c.zarr", runs=2)
+    other = write_cube(tmp_path / "d.zarr", runs=2, model_hash="other")
+    assert "another model" in refused(run, other, cube=cube)
+
+
+def test_a_store_inside_a_run_is_not_taken_for_a_cube(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", samples=4)
+    assert "part of a training run" in refused(run / "metrics.zarr")
+
+
+def test_a_cube_alone_is_nothing_to_compare(tmp_path: Path) -> None:
+    assert "no runs" in refused(write_cube(tmp_path / "c.zarr", runs=2))

@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.statistics import Array, Ratio, geometric_mean, ratio_of_means, spread, steps_to
+from reports.statistics import (
+    Array,
+    corrected,
+    geometric_mean,
+    mean_distance,
+    ratio_of_means,
+    spread,
+    steps_to,
+)
 from spectra.analysis import paired_difference
+from spectra.analysis.statistics import holm
 
 
 def test_with_one_seed_the_interval_is_students_t_over_samples() -> None:
@@ -100,5 +109,62 @@ def test_steps_to_a_target_are_linear_between_evaluations() -> None:
     assert np.isnan(steps_to(steps, errors, 0.4))
 
 
-def test_the_resolution_is_half_the_width_of_the_interval() -> None:
-    assert Ratio(1.0, 0.9, 1 / 0.9, 3, 8, "x").resolution == pytest.approx(-np.log(0.9))
+def test_the_resolution_is_what_shows_four_times_in_five() -> None:
+    ones = np.ones((1, 16))
+    tables = np.exp(0.1 * np.random.default_rng(5).normal(size=(400, 1, 16)))
+    resolution = np.mean([ratio_of_means(table, ones, "x").resolution for table in tables])
+    seen = np.mean([ratio_of_means(table * np.exp(resolution), ones, "x").differs for table in tables])
+    assert 0.75 < seen < 0.87
+
+
+def test_in_a_family_only_a_larger_difference_would_show() -> None:
+    table = np.random.default_rng(6).lognormal(0, 0.1, (1, 16))
+    alone = ratio_of_means(table, np.ones((1, 16)), "x")
+    among = corrected([alone] * 5)
+    assert among[0].resolution > alone.resolution
+    assert among[0].p_corrected == pytest.approx(min(1, 5 * alone.p))
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holms_correction_is_the_sequential_test(values: list[float]) -> None:
+    p = np.array(values)
+    adjusted = holm(p)
+    for level in (0.01, 0.05, 0.2):
+        rejected: set[int] = set()
+        for rank, i in enumerate(np.argsort(p, kind="stable")):  # Holm (1979): stop at the first that is kept
+            if p[i] * (len(p) - rank) > level:
+                break
+            rejected.add(int(i))
+        assert set(np.flatnonzero(adjusted <= level).tolist()) == rejected
+
+
+def test_what_has_no_p_is_left_out_of_the_family() -> None:
+    np.testing.assert_allclose(holm(np.array([0.01, np.nan, 0.04])), [0.02, np.nan, 0.04])
+
+
+def test_the_p_of_a_ratio_agrees_with_its_interval() -> None:
+    rng = np.random.default_rng(7)
+    for shift in np.linspace(0.9, 1.1, 21):
+        a, b = shift * rng.lognormal(0, 0.1, (3, 6)), rng.lognormal(0, 0.1, (3, 6))
+        ratio = ratio_of_means(a, b, "x")
+        assert (ratio.p < 0.05) == ratio.differs
+
+
+def test_a_spectral_distance_covers_the_truth() -> None:
+    rng, truth = np.random.default_rng(8), np.array([0.5, -0.3, 0.2, 0.4])
+    covered = []
+    for _ in range(400):
+        b = rng.lognormal(0, 0.5, (1, 24, 4))
+        a = b * np.exp(truth) * rng.lognormal(0, 0.2, (1, 24, 4)) / np.exp(0.02)
+        found = mean_distance(a, b, "x")
+        covered.append(found.low <= np.abs(truth).mean() <= found.high)
+    assert 0.91 < np.mean(covered) < 0.98
+
+
+def test_the_distance_of_equal_energies_is_zero_and_of_one_picture_has_no_interval() -> None:
+    energy = np.random.default_rng(9).lognormal(size=(3, 6, 4))
+    same = mean_distance(energy, energy, "x")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    single = mean_distance(energy[:1, :1], 2 * energy[:1, :1], "x")
+    assert single.value == pytest.approx(np.log(2))
+    assert np.isinf(single.high)

@@ -1,0 +1,187 @@
+"""Paths -> a report: what belongs together is compared, what does not becomes a task of its own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from reports.arms import Arm, group, reference_of
+from reports.base import Base, read_base
+from reports.cells import noise_levels
+from reports.compare import comparisons
+from reports.evaluated import Evaluation, read_evaluation, run_of, with_runs
+from reports.evaluation_words import say_evaluation
+from reports.report import Report
+from reports.runs import Run, read_run, same_grid, same_pictures
+from reports.sections import Said
+from reports.stores import Given, root_attributes, sort_out
+from reports.tasks import say_overview
+from reports.warnings import PROBE, other_cubes, warnings
+from reports.words import about_bands, brief, say
+from spectra.cube import open_cube
+from spectra.errors import UserError
+
+
+@dataclass
+class Task:
+    """What belongs to one model and one data set."""
+
+    model: str
+    model_hash: str
+    data: str
+    runs: list[Run] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """`mini on style`."""
+        return title_of({"model": self.model, "data": self.data})
+
+
+def title_of(record: Mapping[str, Any]) -> str:
+    """`mini on style`: the last part of each path that says something."""
+    data = Path(str(record["data"]))
+    named = data.parent.name if data.name in ("train", "") and data.parent.name else data.name
+    return f"{Path(str(record['model'])).name or record['model']} on {named or data}"
+
+
+def tasks_of_runs(runs: Sequence[Run]) -> list[Task]:
+    """Runs by model and data, in the order of their titles."""
+    found: dict[tuple[str, str], Task] = {}
+    for run in runs:
+        key = str(run.record["model_hash"]), str(run.record["data"])
+        task = found.setdefault(key, Task(str(run.record["model"]), *key))
+        task.runs.append(run)
+    return sorted(found.values(), key=lambda task: (task.title, task.model_hash, task.data))
+
+
+def task_for(found: Evaluation, tasks: Sequence[Task]) -> Task | None:
+    """The task that an evaluation belongs to: that of its runs, else the only one of its model."""
+    same_model = [task for task in tasks if task.model_hash == str(found.protocol["model_hash"])]
+    for task in same_model:
+        if any(run_of(found, label, task.runs) is not None for label in found.adapters):
+            return task
+    return same_model[0] if len(same_model) == 1 and same_model[0].runs else None
+
+
+def tasks_of(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Task]:
+    """Runs and evaluations by task; an evaluation without runs is a task of its own."""
+    tasks = tasks_of_runs(runs)
+    for one in evaluations:
+        task = task_for(one, tasks)
+        if task is None:
+            protocol = one.protocol
+            task = Task(str(protocol["model"]), str(protocol["model_hash"]), str(protocol.get("data") or one.title))
+            tasks.append(task)
+        task.evaluations.append(one)
+    return tasks
+
+
+def cubes_by_task(given: Given, cube: Path | None, tasks: Sequence[Task]) -> dict[int, tuple[Path, tuple[Path, ...]]]:
+    """The cube that each task shows, and others of its model; UserError for strangers and where one has to be named."""
+    paths = [*([cube] if cube is not None else []), *(path for path in given.cubes if path != cube)]
+    hashes = {path: str(root_attributes(path).get("model_hash")) for path in paths}
+    known = {task.model_hash for task in tasks}
+    for path in paths:
+        if hashes[path] not in known:
+            read_base(path, tasks[0].model_hash)  # says that it is no cube, or which model it is of
+    found = {}
+    for i, task in enumerate(tasks):
+        own = [path for path in paths if hashes[path] == task.model_hash]
+        if len(own) > 1 and own[0] != cube:
+            raise UserError(f"there are {len(own)} cubes among the runs ({own[0]}, {own[1]}); name one with --cube.")
+        if own:
+            found[i] = own[0], tuple(own[1:])
+    return found
+
+
+def base_of(task: Task, cube: Path | None) -> Base | None:
+    """The base model while it generates: from a cube, else from the probe of an evaluation."""
+    if cube is not None:
+        return read_base(cube, task.model_hash)
+    probes = [one.path / PROBE for one in task.evaluations if (one.path / PROBE / "zarr.json").is_file()]
+    return read_base(probes[0], task.model_hash) if probes else None
+
+
+def said_of(arms: Sequence[Arm], report: Report) -> list[Said]:
+    """All sentences of a task, runs and evaluations together, the most important first."""
+    trained = say(arms, report.pairs, report.base) if arms else []
+    if not report.evaluations:
+        return trained
+    evaluated = [
+        say_evaluation(one, cells, list(noise_levels(one)) if cells else [])
+        for one, cells in zip(report.evaluations, report.cells, strict=True)
+    ]
+    first, rest = [said[:1] for said in evaluated], [said[1:] for said in evaluated]
+    found = trained[:1] + [one for said in first for one in said] + [one for said in rest for one in said] + trained[1:]
+    return brief(found + ([about_bands(report.base)] if report.base and not arms else []))
+
+
+def report_of(task: Task, cube: Path | None, others: Sequence[Path] = ()) -> Report:
+    """The report of one task."""
+    if task.runs:
+        same_grid(task.runs)
+        same_pictures(task.runs)
+    arms = group(task.runs)
+    reference = reference_of(arms)
+    base = base_of(task, cube)
+    found = tuple(with_runs(one, arms) for one in task.evaluations)
+    pairs = tuple(comparisons(arms, reference))
+    bare = Report(tuple(arms), reference, pairs, base, title=task.title, evaluations=found)
+    warned = warnings(arms, base, found)
+    if base is not None and others:
+        warned += other_cubes(base.cube, {path.name: open_cube(path) for path in others})
+    return replace(bare, said=tuple(said_of(arms, bare)), warnings=tuple(warned))
+
+
+def apart(reports: Sequence[Report], tasks: Sequence[Task]) -> list[Report]:
+    """Reports with titles of their own: the model's hash is added where two are alike."""
+    seen = Counter(report.title for report in reports)
+    named = [
+        replace(report, title=f"{report.title} ({task.model_hash.removeprefix('sha256:')[:8]}, {task.data})")
+        if seen[report.title] > 1 else report
+        for report, task in zip(reports, tasks, strict=True)
+    ]  # fmt: skip
+    return named
+
+
+def over_tasks(reports: Sequence[Report]) -> Report:
+    """A report of reports."""
+    texts = dict.fromkeys(text for report in reports for text in report.warnings)
+    named = {text: [report.title for report in reports if text in report.warnings] for text in texts}
+    warned = [f"{'All tasks' if len(on) == len(reports) else ', '.join(on)}: {text}" for text, on in named.items()]
+    title = f"{len(reports)} tasks"
+    return Report(said=tuple(brief(say_overview(reports))), warnings=tuple(warned), title=title, tasks=tuple(reports))
+
+
+def build(paths: Sequence[Path | str], cube: Path | str | None = None) -> Report:
+    """Compare finished runs and evaluations of adapters; `cube` shows what the base model does.
+
+    Paths are run directories, evaluations (`adapt evaluate`) and cubes (`spectra probe`) in any mixture. Runs and
+    evaluations of the same adapters are matched. Of several models or data sets each is a task of its own, under a
+    verdict over all of them (`Report.tasks`).
+
+    Raises UserError when there is nothing to report on, when a folder is none of these or is incomplete, when runs of
+    one task were validated on different grids or generated for different prompts, or when a cube is of another model.
+    """
+    given = sort_out([Path(path) for path in paths])
+    if not given.runs and not given.evaluations:
+        raise UserError(
+            "there are no runs to report on; give at least one folder that `adapt train` or `adapt evaluate` wrote."
+        )
+    runs = [read_run(path) for path in given.runs]
+    tasks = tasks_of(runs, [read_evaluation(path) for path in given.evaluations])
+    cubes = cubes_by_task(given, Path(cube) if cube else None, tasks)
+    reports = [report_of(task, *cubes.get(i, (None, ()))) for i, task in enumerate(tasks)]
+    return reports[0] if len(reports) == 1 else over_tasks(apart(reports, tasks))
+
+
+def compare_tasks(paths: Sequence[Path | str]) -> Report:
+    """A report over several tasks (model x data). Raises UserError as `build`, and where there is one task only."""
+    report = build(paths)
+    if not report.tasks:
+        raise UserError(f"these are all of one task, {report.title}; give runs of several models or data sets.")
+    return report

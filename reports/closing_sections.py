@@ -1,0 +1,113 @@
+"""What every report ends with: where its numbers come from, how to get them again, and how they are made."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from reports import tables
+from reports.evaluated import Evaluation
+from reports.sections import Section, Table
+from reports.terms import EVALUATION_TERMS, HOLM, TRAINING_TERMS
+
+if TYPE_CHECKING:
+    from reports.report import Report
+
+KEPT_VERSIONS = ("spectra-adapt", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy")
+"""Packages whose version decides about numbers; named where a report says how to make it again."""
+
+
+def all_versions(report: Report) -> list[Mapping[str, Any]]:
+    """The versions that each run and evaluation noted."""
+    found = [run.record["versions"] for arm in report.arms for run in arm.runs]
+    return found + [versions for one in report.evaluations if (versions := one.protocol.get("versions"))]
+
+
+def version_table(records: Iterable[Mapping[str, Any]]) -> Table:
+    """One row per package; several values where records differ."""
+    found = list(records)
+    names = sorted({str(key) for record in found for key in record})
+    rows = tuple((name, ", ".join(sorted({str(record.get(name, "–")) for record in found}))) for name in names)
+    return Table("Versions", ("package", "version"), rows)
+
+
+def evaluation_facts(found: Evaluation) -> list[tuple[str, str]]:
+    """How an evaluation was made."""
+    protocol, scheduler = found.protocol, found.protocol.get("scheduler") or {}
+    wanted = ("model", "model_hash", "steps", "guidance", "device", "data", "train")
+    said = ", ".join(f"{key} {protocol[key]}" for key in wanted if protocol.get(key) is not None)
+    unrelated = len(protocol.get("unrelated") or [])
+    counts = f"{len(protocol['prompts'])} prompts, {len(protocol['seeds'])} seeds, {unrelated} unrelated prompts"
+    facts = [(f"Evaluation {found.title}", f"{said}; {scheduler.get('class', 'unknown scheduler')}; {counts}")]
+    facts += [(f"Network {n.get('name')}", network_words(n)) for n in protocol.get("networks", [])]
+    for label in found.adapters:
+        place = found.labels.index(label)
+        path, digest = (str(found.data[key].values[place]) for key in ("path", "digest"))
+        run = f"; training run {found.runs[label].record['name']}" if label in found.runs else ""
+        facts.append((f"Adapter {label}", f"{found.kind(label)} at {path}, sha256 {digest}{run}"))
+    return facts
+
+
+def network_words(network: Mapping[str, Any]) -> str:
+    """What a feature network is, and how pictures reach it."""
+    said = f"{network.get('what')}, {network.get('source')}, sha256 {network.get('sha256')}"
+    return f"{said}; {network.get('size')} pixels, {network.get('resize')}; {network.get('quantisation')}"
+
+
+def provenance_section(report: Report, prefix: str = "") -> Section:
+    """Where every number comes from."""
+    runs = [run for arm in report.arms for run in arm.runs]
+    facts: list[tuple[str, str]] = []
+    if runs:
+        facts += [
+            ("Model", f"{runs[0].record['model']} {runs[0].record['model_hash']}"),
+            ("Data", str(runs[0].record["data"])),
+        ]
+    if report.base:
+        facts.append(("Probe", tables.command_of(report.base.cube.attrs.get("command", "–"))))
+    facts += [fact for one in report.evaluations for fact in evaluation_facts(one)]
+    configs = [(arm.label, json.dumps(arm.config, indent=1, sort_keys=True, default=str)) for arm in report.arms]
+    commands = [tables.command_of(run.record["command"]) for run in runs]
+    shown = ([tables.runs(report.arms)] if runs else []) + [version_table(all_versions(report))]
+    return Section(
+        f"{prefix}provenance", "Provenance", tables=tuple(shown), kind="provenance",
+        extra={"facts": facts, "commands": commands, "configs": configs},
+    )  # fmt: skip
+
+
+def pinned(records: Iterable[Mapping[str, Any]]) -> str:
+    """A command that installs the versions that the numbers were made with; the newest of several is left to people."""
+    found = list(records)
+    named = {name: {str(r[name]) for r in found if r.get(name)} for name in KEPT_VERSIONS}
+    parts = [f"{name}=={next(iter(values)).partition('+')[0]}" for name, values in named.items() if len(values) == 1]
+    return shlex.join(["pip", "install", *parts]) if parts else ""
+
+
+def reproduce_section(report: Report, prefix: str = "") -> Section:
+    """Commands to copy, in the order in which they are run."""
+    steps: list[tuple[str, str]] = []
+    if install := pinned(all_versions(report)):
+        steps.append(("Install the versions that made these numbers.", install))
+    if report.base and report.base.cube.attrs.get("command"):
+        steps.append(("Watch the base model generate.", tables.command_of(report.base.cube.attrs["command"])))
+    for arm in report.arms:
+        commands = "\n".join(tables.command_of(run.record["command"]) for run in arm.runs)
+        steps.append((f"Train {arm.label}.", commands))
+    for one in report.evaluations:
+        if one.protocol.get("command"):
+            steps.append((f"Evaluate the adapters of {one.title}.", tables.command_of(one.protocol["command"])))
+    inputs = [str(run.path) for arm in report.arms for run in arm.runs] + [str(one.path) for one in report.evaluations]
+    cube = ["--cube", str(report.base.path)] if report.base and report.base.path.suffix == ".zarr" else []
+    steps.append(("Write this report.", shlex.join(["adapt", "report", *inputs, *cube, "--out", "report.html"])))
+    note = "Equal versions, seeds and settings give equal numbers on the same kind of device."
+    return Section(f"{prefix}reproduce", "How to reproduce", notes=(note,), kind="reproduce", extra={"steps": steps})
+
+
+def method_section(report: Report) -> Section:
+    """How the numbers are made."""
+    every = [report, *report.tasks]
+    terms = list(TRAINING_TERMS) if any(one.arms for one in every) else []
+    terms += EVALUATION_TERMS if any(one.evaluations for one in every) else []
+    return Section("method", "How the numbers are made", kind="method", nav="Method", extra={"terms": [*terms, HOLM]})

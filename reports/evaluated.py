@@ -1,0 +1,189 @@
+"""Read an evaluation of adapters (`adapt evaluate`) and everything that is measured and compared in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from reports import metrics
+from reports.arms import METHODS, STYLES, Arm
+from reports.metrics import Comparison, Measure
+from reports.runs import Run
+from reports.stores import root_attributes
+from spectra.errors import UserError
+
+FORMAT = 1
+NEEDED = {
+    "image": ("adapter", "sample", "y", "x", "rgb"),
+    "energy": ("adapter", "sample", "channel", "band"),
+    "spectrum": ("adapter", "sample", "radius"),
+    "status": ("adapter",),
+}
+LABELS = ("adapter", "kind", "path", "digest", "prompt", "seed", "part")
+KEPT = ("model", "model_hash", "prompts", "seeds")
+ALL_PAIRS = 4
+"""Up to so many adapters each is compared with each; of more, all with the first."""
+BASE = "base"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation: the base model, adapters, and what is measured of them."""
+
+    path: Path
+    data: xr.Dataset = field(repr=False)
+    protocol: Mapping[str, Any] = field(repr=False)
+    unfinished: tuple[str, ...]
+    measures: tuple[Measure, ...] = field(repr=False)
+    among: tuple[Comparison, ...] = field(repr=False)
+    """Adapters in pairs, one family of comparisons."""
+    to_base: tuple[Comparison, ...] = field(repr=False)
+    """Every adapter against the base model, another family."""
+    absent: tuple[str, ...]
+    """Which measures are not there, and why."""
+    runs: Mapping[str, Run] = field(default_factory=dict, repr=False)
+    """Training runs of adapters, by the adapter's label, where they are in the report too."""
+    styles: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The base and the adapters."""
+        return tuple(str(label) for label in self.data.adapter.values)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The adapters, in the order in which they were given."""
+        return tuple(label for label in self.labels if label != BASE)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The pairs of adapters that are compared, each (a, b)."""
+        return tuple(pairs_of(self.adapters))
+
+    @property
+    def title(self) -> str:
+        """The store's name."""
+        return self.path.stem
+
+    @property
+    def retrained(self) -> tuple[str, ...]:
+        """Adapters whose run has other weights by now than those that were evaluated."""
+        digests = dict(zip(self.labels, map(str, self.data.digest.values), strict=True))
+        return tuple(x for x, run in self.runs.items() if run.digest and digests[x] and run.digest != digests[x])
+
+    def kind(self, label: str) -> str:
+        """What an adapter is, in people's words."""
+        found = str(self.data.kind.values[self.labels.index(label)])
+        return METHODS.get(found, found)
+
+    def part(self, name: str) -> np.ndarray:
+        """Places of the samples of a part, "asked" or "unrelated"."""
+        return np.flatnonzero(np.array([str(part) == name for part in self.data.part.values]))
+
+    def measured(self, name: str, label: str) -> Measure | None:
+        """One measure of one adapter."""
+        return next((m for m in self.measures if m.name == name and m.adapter == label), None)
+
+
+def pairs_of(adapters: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs (a, b) with the earlier adapter as b: each with each where they are few, else all with the first."""
+    if len(adapters) <= ALL_PAIRS:
+        return [(b, a) for a, b in combinations(adapters, 2)]
+    return [(label, adapters[0]) for label in adapters[1:]]
+
+
+def read_protocol(path: Path) -> dict[str, Any]:
+    """How an evaluation was made; UserError when it does not say so in a way that is known here."""
+    attributes = root_attributes(path)
+    if attributes.get("format") != FORMAT:
+        raise UserError(f"{path} is not of evaluation format {FORMAT}; it was written by another version or program.")
+    try:
+        found = json.loads(attributes["protocol"])
+        missing = [key for key in KEPT if key not in found]
+    except (TypeError, ValueError):
+        found, missing = {}, list(KEPT)
+    if missing:
+        raise UserError(f"{path} does not say its {', '.join(missing)}; evaluate the adapters again.")
+    return dict(found)
+
+
+def opened(path: Path) -> xr.Dataset:
+    """The store in memory, with everything that a report needs; UserError says what is missing."""
+    try:
+        data: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False).load()
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as a zarr store ({type(error).__name__}); evaluate again.") from None
+    for name, dims in NEEDED.items():
+        if name not in data or set(data[name].dims) != set(dims):
+            raise UserError(f"{path} is incomplete: it has no {name}({', '.join(dims)}); evaluate again.")
+        data[name] = data[name].transpose(*dims)
+    absent = [name for name in LABELS if name not in data.coords]
+    if absent:
+        raise UserError(f"{path} is incomplete: it does not say the {absent[0]} of its pictures; evaluate again.")
+    return data
+
+
+def finished_part(path: Path, data: xr.Dataset) -> tuple[xr.Dataset, tuple[str, ...]]:
+    """The adapters that are whole, and the names of those that are not; UserError unless the base and one are."""
+    whole = data.status.values == 1
+    labels = [str(label) for label in data.adapter.values]
+    unfinished = tuple(label for label, done in zip(labels, whole, strict=True) if not done)
+    if BASE not in labels or BASE in unfinished or whole.sum() < 2:
+        raise UserError(
+            f"{path} is an unfinished evaluation: it has no {'adapter' if whole.any() else BASE} that is whole; "
+            f"give its `adapt evaluate` again, which goes on where it stopped."
+        )
+    data = data.isel(adapter=np.flatnonzero(whole))
+    energy = data.energy.values
+    if not np.isfinite(energy).all() or (energy < 0).any():
+        raise UserError(f"{path} holds an energy that is not a finite positive number; evaluate again.")
+    return data, unfinished
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read and measure one evaluation; UserError says what is wrong with it."""
+    protocol = read_protocol(path)
+    data, unfinished = finished_part(path, opened(path))
+    labels = [str(label) for label in data.adapter.values if str(label) != BASE]
+    measured = metrics.measured(data)
+    measures, absent = tuple(metrics.summarise(measured)), tuple(metrics.reasons(measured))
+    known = {label for one in measured.quantities for label in one.adapters}
+    pairs = [(a, b) for a, b in pairs_of(labels) if {a, b} <= known]
+    to_base = [(label, BASE) for label in labels if {label, BASE} <= known]
+    among = tuple(metrics.compare(measured, pairs)) if pairs else ()
+    against_base = tuple(metrics.compare(measured, to_base)) if to_base else ()
+    return with_runs(Evaluation(path, data, protocol, unfinished, measures, among, against_base, absent), ())
+
+
+def run_of(found: Evaluation, label: str, runs: Sequence[Run]) -> Run | None:
+    """The training run that made an adapter: by the digest of its weights, else by its path, else by its name."""
+    place = found.labels.index(label)
+    digest, path = str(found.data.digest.values[place]), Path(str(found.data.path.values[place]))
+    for run in runs:
+        if digest and digest == run.digest:
+            return run
+    for run in runs:
+        if path.resolve() in (run.path.resolve(), (run.path / "adapter").resolve()):
+            return run
+    named = [run for run in runs if label in (str(run.record["name"]), run.path.name)]
+    return named[0] if len(named) == 1 else None
+
+
+def with_runs(found: Evaluation, arms: Sequence[Arm]) -> Evaluation:
+    """The evaluation with its adapters matched to training runs; each takes its arm's style, others a free one."""
+    runs = [run for arm in arms for run in arm.runs]
+    matched = {label: run for label in found.adapters if (run := run_of(found, label, runs)) is not None}
+    of = {id(run): arm.style for arm in arms for run in arm.runs}
+    free = iter([style for style in range(STYLES) if style not in of.values()])
+    styles = {
+        label: of[id(matched[label])] if label in matched else next(free, place % STYLES)
+        for place, label in enumerate(found.adapters)
+    }
+    return replace(found, runs=matched, styles={BASE: -1, **styles})

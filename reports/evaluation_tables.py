@@ -1,0 +1,95 @@
+"""The tables of an evaluation: every measure with its interval, every comparison with its corrected p."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from reports.evaluated import BASE, Evaluation
+from reports.evaluation_words import FIRST, moved, number, weight, would_show
+from reports.metrics import Measure
+from reports.sections import Table
+
+ARROWS = {"lower": "lower is better", "higher": "higher is better", "neutral": "neither is better"}
+
+
+def cell(m: Measure | None, star: bool) -> str:
+    """A measure with its interval."""
+    if m is None:
+        return "–"
+    value = number(m.value.value)
+    if np.isfinite(m.value.low) and np.isfinite(m.value.high):
+        value += f" ({number(m.value.low)} to {number(m.value.high)})"
+    return value + " *" * star
+
+
+def shown_as(label: str) -> str:
+    """The name of a model in heads."""
+    return "base model" if label == BASE else label
+
+
+def main_measures(found: Evaluation) -> list[str]:
+    """The names of measures that decide, one of each kind, the weightiest first."""
+    names = [n for n in dict.fromkeys(m.name for m in found.measures) if weight(n) < len(FIRST)]
+    first = {weight(name): name for name in reversed(names)}
+    return [first[place] for place in sorted(first)]
+
+
+def measure_table(found: Evaluation, names: Sequence[str] | None = None) -> Table:
+    """Measures x models: all, or those of `names`."""
+    holding = {(c.name, c.a) for c in found.to_base if c.holds}
+    rows = []
+    for name in names or dict.fromkeys(m.name for m in found.measures):
+        of = {m.adapter: m for m in found.measures if m.name == name}
+        first = next(iter(of.values()))
+        cells = [cell(of.get(label), (name, label) in holding) for label in found.labels]
+        rows.append((first.title, ARROWS[first.better], *cells))
+    what = "All measures" if names is None else "The main measures"
+    caption = f"{what}; 95 % intervals in brackets; * differs from the base model after Holm’s correction"
+    return Table(caption, ("measure", "direction", *map(shown_as, found.labels)), tuple(rows))
+
+
+def comparison_table(found: Evaluation) -> Table | None:
+    """Every comparison of two adapters, and what it could have seen; None with a single adapter."""
+    if not found.among:
+        return None
+    rows = []
+    for c in found.among:
+        low, high = c.difference.low, c.difference.high
+        span = f"{number(low)} to {number(high)}" if np.isfinite(low) and np.isfinite(high) else "–"
+        kind = "ratio" if c.kind == "ratio" else "difference"
+        verdict = moved(c) if c.holds else f"no difference found; {would_show(c)}"
+        value = number(c.difference.value)
+        rows.append(
+            (f"{c.title}: {c.a} against {c.b}", value, span, kind, str(c.difference.n), number(c.p_corrected), verdict)
+        )
+    heads = ("comparison", "value", "95 % interval", "kind", "n", "p, corrected", "finding")
+    caption = f"Adapters in pairs, paired over the same prompts and seeds; p by Holm over these {len(rows)} comparisons"
+    return Table(caption, heads, tuple(rows))
+
+
+def attribute_table(found: Evaluation) -> Table | None:
+    """How often the reader of attributes finds what prompts say, attribute by attribute; None where it was not used."""
+    if "attribute_right" not in found.data:
+        return None
+    right = found.data.attribute_right.isel(sample=found.part("asked"))
+    share = right.mean("sample", skipna=True).transpose("adapter", "attribute").values
+    counted = np.isfinite(right.values).any(axis=0).sum() if right.size else 0
+    names = [str(n) for n in found.data.attribute.values]
+    rows = tuple(
+        (shown_as(label), *(f"{v:.2f}" if np.isfinite(v) else "–" for v in row))
+        for label, row in zip(found.labels, share, strict=True)
+    )
+    caption = f"Share of pictures in which the attribute reader finds what the prompt says ({counted} answers each)"
+    return Table(caption, ("model", *names), rows)
+
+
+def pinned_table(found: Evaluation) -> Table:
+    """What each measure was measured with, and what it suffers from."""
+    rows = []
+    for name in dict.fromkeys(m.name for m in found.measures):
+        first = next(m for m in found.measures if m.name == name)
+        rows.append((first.title, name, first.value.estimand, first.value.method, first.pinned, first.note or "–"))
+    heads = ("measure", "name in gates", "estimand", "interval", "measured with", "note")
+    return Table("What the measures are and what they were measured with", heads, tuple(rows))

@@ -1,0 +1,106 @@
+"""Every number of a report that a gate may ask for, by name and arm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports.compare import error_against_base
+from reports.evaluated import BASE, Evaluation
+from reports.spectral import spectral_distance
+from reports.statistics import Ratio
+from spectra.analysis.statistics import Estimate
+
+if TYPE_CHECKING:
+    from reports.report import Report
+
+COSTS = ("trainable_parameters", "seconds_train", "peak_memory_mib")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number of one arm with its interval; the ends are infinite where there is no interval."""
+
+    name: str
+    arm: str
+    value: float
+    low: float
+    high: float
+    task: str = ""
+
+    @property
+    def where(self) -> str:
+        """The arm, and its task where a report has several."""
+        return f"{self.arm} ({self.task})" if self.task else self.arm
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; a number that does not exist is None."""
+        kept = {k: getattr(self, k) for k in ("name", "arm", "value", "low", "high")}
+        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in kept.items()}
+
+
+def of(name: str, arm: str, found: Ratio | Estimate) -> Quantity:
+    """A quantity of a ratio or an estimate."""
+    low = found.low if np.isfinite(found.low) else -np.inf
+    high = found.high if np.isfinite(found.high) else np.inf
+    return Quantity(name, arm, found.value, low, high)
+
+
+def exact(name: str, arm: str, value: float) -> Quantity:
+    """A number that has no interval."""
+    return Quantity(name, arm, value, value, value)
+
+
+def of_training(report: Report) -> Iterator[Quantity]:
+    """What runs give: errors, ratios to the reference, steps, spectra, cost."""
+    for arm in report.arms:
+        yield exact("error", arm.label, float(arm.errors().mean()))
+        yield of("error_against_base", arm.label, error_against_base(arm))
+        yield of("spectral_distance", arm.label, spectral_distance(arm))
+        for cost in COSTS:
+            yield exact(cost, arm.label, arm.mean_record(cost))
+    if report.arms:
+        yield exact("error", BASE, float(report.arms[0].errors(at=0).mean()))
+        yield of("spectral_distance", BASE, spectral_distance(report.arms[0], "base"))
+    for pair in report.pairs:
+        if pair.other is report.reference:
+            yield of("error_ratio", pair.arm.label, pair.error)
+            never = not np.isfinite(pair.steps.value) and pair.pairs > 0
+            yield (
+                exact("steps_ratio", pair.arm.label, np.inf) if never else of("steps_ratio", pair.arm.label, pair.steps)
+            )
+
+
+def short_names(found: Evaluation) -> dict[str, str]:
+    """Measures by shorter names: without their network, and `drift` and `spectral_distance` for the usual ones."""
+    measures = {m.name: m.network for m in found.measures}
+    short = {name: name.removesuffix(f"_{net}") for name, net in measures.items() if net}
+    usual = {"drift_pixels": "drift"} if "drift" not in short.values() else {}
+    return short | {k: v for k, v in (usual | {"band_distance": "spectral_distance"}).items() if k in measures}
+
+
+def of_evaluation(found: Evaluation) -> Iterator[Quantity]:
+    """What an evaluation gives: every measure, by its name and by a shorter one, and ratios of errors."""
+    short = short_names(found)
+    for m in found.measures:
+        yield of(m.name, m.adapter, m.value)
+        if m.name in short:
+            yield of(short[m.name], m.adapter, m.value)
+    for name, comparisons in (("error_ratio", found.among), ("error_against_base", found.to_base)):
+        for c in comparisons:
+            if c.name == "validation_error" and c.kind == "ratio":
+                yield of(name, c.a, c.difference)
+
+
+def quantities(report: Report) -> list[Quantity]:
+    """All of them, in the order of the report; of several tasks each says which."""
+    if report.tasks:
+        return [
+            Quantity(q.name, q.arm, q.value, q.low, q.high, task.title)
+            for task in report.tasks
+            for q in quantities(task)
+        ]
+    return [*of_training(report), *(q for found in report.evaluations for q in of_evaluation(found))]

@@ -1,0 +1,59 @@
+"""What experts do when they are switched off, in words and tables, from what runs keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import reports
+from reports.switching import about_experts, apart, effects_of, expert_table, shares
+from tests.reports.fixtures import add_experts, add_steps, write_run
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> reports.Report:
+    root = tmp_path_factory.mktemp("experts")
+    run = add_steps(add_experts(write_run(root / "fera", "fera", True, samples=6)))
+    return reports.build([run, write_run(root / "lora", samples=6)])
+
+
+def test_shares_are_sums_of_effects_over_levels(report: reports.Report) -> None:
+    fera = next(arm for arm in report.arms if arm.method == "fera")
+    (one,) = effects_of(fera)
+    stored = fera.runs[0].metrics.expert_effect.mean("sample").sum("level").transpose("expert", "band").values
+    np.testing.assert_allclose(shares(one), stored / stored.sum(axis=1, keepdims=True), rtol=1e-5)
+    distances = [np.abs(shares(one)[i] - shares(one)[j]).sum() / 2 for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert apart(one) == pytest.approx(np.mean(distances))
+    assert apart(one) > 0.9
+
+
+def test_the_words_name_the_band_of_each_expert(report: reports.Report) -> None:
+    (one,) = effects_of(next(arm for arm in report.arms if arm.method == "fera"))
+    said = about_experts(one)
+    assert said is not None
+    assert "expert 0 band 0 (94 %), expert 1 band 1 (94 %), expert 2 band 2 (94 %)" in said.claim
+
+
+def test_cells_count_only_after_correction(report: reports.Report) -> None:
+    (one,) = effects_of(next(arm for arm in report.arms if arm.method == "fera"))
+    assert one.p is not None
+    assert one.p.shape == (8, 3, 4)
+    row = expert_table([one]).rows[0]
+    assert row[-1] == "16 / 16 of 32"  # helps at the four noisiest of eight levels in all four bands, harms below
+
+
+def test_the_page_shows_experts_and_the_steps_of_x0(report: reports.Report) -> None:
+    page = report.to_html()
+    assert 'id="gates"' in page
+    assert "each expert switched off" in page
+    assert 'id="steps"' in page
+    found = report.to_dict()["arms"][1]["experts"][0]
+    assert np.shape(found["effect"]) == (8, 3, 4)
+
+
+def test_runs_without_it_have_neither(tmp_path: Path) -> None:
+    page = reports.build([write_run(tmp_path / "fera", "fera", samples=4)]).to_html()
+    assert "switched off" not in page
+    assert 'id="steps"' not in page
