@@ -21,10 +21,10 @@ from cli.common import (
 )
 
 if TYPE_CHECKING:
-    from reports.metrics import Comparison, Measure
     from rich.table import Table
 
     from reports import Report
+    from reports.metrics import Comparison, Measure
 
 TOP = 3
 """How many sentences of a report are printed."""

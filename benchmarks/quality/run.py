@@ -19,7 +19,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from benchmarks.quality.design import ARMS, FULL, QUICK, Design, Job, finals, next_rates, sweep
+from benchmarks.quality.design import FULL, QUICK, Design, Job, finals, next_rates, sweep
+from benchmarks.quality.extra import ARMS
 from spectra.errors import UserError
 
 OUT = Path("runs/quality")
