@@ -12,12 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adapt.config import TrainConfig
+    from adapt.evaluation.evaluating import evaluate
+    from adapt.evaluation.store import open_evaluation
     from adapt.fera import FeraConfig, load_fera, save_fera, unload
     from adapt.loop import train
     from adapt.prior import Prior
     from adapt.sample import sample
 
-__all__ = ["FeraConfig", "Prior", "TrainConfig", "load_fera", "sample", "save_fera", "train", "unload"]
+__all__ = [
+    "FeraConfig",
+    "Prior",
+    "TrainConfig",
+    "evaluate",
+    "load_fera",
+    "open_evaluation",
+    "sample",
+    "save_fera",
+    "train",
+    "unload",
+]
 
 _HOME = {
     "FeraConfig": "adapt.fera",
@@ -28,6 +41,8 @@ _HOME = {
     "TrainConfig": "adapt.config",
     "train": "adapt.loop",
     "sample": "adapt.sample",
+    "evaluate": "adapt.evaluation.evaluating",
+    "open_evaluation": "adapt.evaluation.store",
 }
 
 

@@ -121,8 +121,8 @@ def _swap(spare: Path, out: Path, old: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Inside, no other process may train in the folder; UserError if one does.
+def held(folder: Path, doing: str = "training") -> Iterator[None]:
+    """Inside, no other process may train (or do what `doing` says) in the folder; UserError if one does.
 
     The lock is the operating system's and ends with the process.  Where there is none (Windows, some network file
     systems) nothing is locked.
@@ -137,7 +137,7 @@ def held(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process is training {folder}; wait for it, or choose another name") from None
+            raise UserError(f"another process is {doing} {folder}; wait for it, or choose another name") from None
         except OSError:
             pass  # a file system without locks
         yield

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -74,7 +76,7 @@ def evaluate(
         found = adapt.evaluate(
             adapters, model=model, prompts=texts, seeds=numbers, out=out, unrelated=others, data=data, train=train,
             networks=tuple(network or ["auto"]), names=name or None, steps=steps, guidance=guidance,
-            resolution=resolution, batch=batch, progress=progress,
+            resolution=resolution, batch=batch, progress=progress, command=shlex.join(["adapt", *sys.argv[1:]]),
         )  # fmt: skip
     from reports.metrics import compare, measured, reasons, summarise
 

@@ -55,6 +55,7 @@ def record(
     guidance: Any = None,
     blocks: bool = False,
     memory: int = MEMORY,
+    model_hash: str | None = None,
 ) -> Iterator[Recorder]:
     """Add every sample that `pipe` generates inside the block to the cube at `store`.
 
@@ -73,6 +74,7 @@ def record(
     is a filter bank along latent frames. `guidance` is a rule of `spectra.guidance`, or its name: what it makes of
     cond and uncond goes to the scheduler instead of the pipeline's own prediction. `memory` bounds, in bytes, the
     states that a call holds back unmeasured and the clean samples of one run, without which there is no coherence.
+    `model_hash` is what the base is known by, where that is known or `adapter` is a checkpoint in its place.
 
     Raises UserError if the store cannot be written or holds runs of another kind, if this pipeline is being recorded
     already, and, from within the call, if latents or scheduler are of a kind that is not understood. Warns where a
@@ -85,6 +87,7 @@ def record(
     recorder = Recorder(
         subject(pipe), store, bank if isinstance(bank, FilterBank) else None, names, layout, radial_bins, adapter,
         notes_of(pipe, attrs), temporal, rule_of(guidance), blocks or "blocks" in signals, memory, bands,
+        known_hash=model_hash,
     )  # fmt: skip
     with ExitStack() as stack:
         stack.enter_context(claimed(pipe))
@@ -116,6 +119,7 @@ class Recorder:
     blocks: bool
     memory: int
     bands: int | None = None
+    known_hash: str | None = None
     runs: int = 0
     expects_runs: bool = True
     family: Family = field(init=False)
@@ -138,7 +142,7 @@ class Recorder:
         self.attached, self.sink, self.repeats = Attached(self.pipe), Sink(self.store), Repeats(self.store)
         cube.check_resume(self.store, resume)
         stores.check_writable(self.store)
-        self.model_hash = provenance.model_hash(self.pipe)
+        self.model_hash = self.known_hash or provenance.model_hash(self.pipe)
         if stores.exists(self.store):
             stored = open_stored(self.store)
             self._adopt(stored.header())

@@ -1,0 +1,99 @@
+"""Pictures of one adapter, watched by `spectra.record` while they are generated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapt.evaluation.protocol import Protocol
+from adapt.evaluation.store import Row
+from adapt.generating import animates, first_frames, generate, pictures
+from adapt.validate import BANDS
+from spectra.bands import FilterBank, radial_spectrum
+from spectra.record import record
+from spectra.storage import stores
+from spectra.storage.stored import open_stored
+
+SIGNALS = ("latent", "x0", "eps", "prediction")
+PILOT_STEPS = 2
+
+Tick = Callable[[int], None]
+
+
+def pilot(pipe: Any, protocol: Protocol) -> tuple[Tensor, NDArray[np.uint8]]:
+    """The first sample in a step or two: latents (1, c, [t], h, w) and picture (1, y, x, 3), to know shapes by.
+
+    What the pipeline has to say against prompts and sizes, it says here.
+    """
+    steps = min(PILOT_STEPS, protocol.steps)
+    latents = _generated(pipe, protocol, slice(0, 1), steps)
+    return latents, stills(pictures(pipe, latents))
+
+
+def draw(pipe: Any, protocol: Protocol, row: Row, label: str, probe: Path, tick: Tick) -> None:
+    """Generate every sample with the pipeline as it is, and write pictures and energies, batch by batch.
+
+    The runs of the cube `probe` are labelled with `label`; its model is the protocol's, whatever takes its place.
+    """
+    notes = {"model": protocol.model}
+    with record(pipe, probe, signals=SIGNALS, adapter=label, attrs=notes, model_hash=protocol.model_hash):
+        for start in range(0, len(protocol.samples), protocol.batch):
+            latents = _generated(pipe, protocol, slice(start, start + protocol.batch), protocol.steps)
+            for name, values in measured(latents).items():
+                row.put(name, values, start)
+            row.put("image", stills(pictures(pipe, latents)), start)
+            tick(len(latents))
+
+
+def _generated(pipe: Any, protocol: Protocol, chosen: slice, steps: int) -> Tensor:
+    prompts, seeds, _ = zip(*protocol.samples[chosen], strict=True)
+    images = first_frames(prompts) if animates(pipe) else None
+    return generate(
+        pipe, prompts, seeds, steps=steps, guidance=protocol.guidance, sizes=protocol.sizes, images=images,
+        batch=protocol.batch,
+    )  # fmt: skip
+
+
+def measured(latents: Tensor) -> dict[str, NDArray[np.float32]]:
+    """energy (n, channel, band) and spectrum (n, radius) of latents (n, c, [t], h, w); means over frames."""
+    frames = latents if latents.ndim == 5 else latents.unsqueeze(2)
+    height, width = latents.shape[-2:]
+    energy = bank_of(latents).energies(frames).mean(2)
+    spectrum = radial_spectrum(frames, min(height, width)).mean(2).sum(1)
+    return {"energy": energy.float().numpy(), "spectrum": spectrum.float().numpy()}
+
+
+def bank_of(latents: Tensor) -> FilterBank:
+    """The octaves of latents (..., h, w), which are those of validation errors too."""
+    return FilterBank.octaves(BANDS, (latents.shape[-2], latents.shape[-1]))
+
+
+def stills(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures (n, h, w, 3) as they are, and of clips (n, t, h, w, 3) the middle frame."""
+    return images if images.ndim == 4 else images[:, images.shape[1] // 2]
+
+
+def forget(probe: Path, whole: Collection[str]) -> None:
+    """Take runs out of the cube whose adapter did not become whole, which are the last ones.
+
+    A writer that was killed may have left arrays of different lengths; afterwards they are alike. The status is cut
+    first, so that it never counts rows that others lack.
+    """
+    if not stores.exists(probe):
+        return
+    with stores.writing(probe):
+        arrays = open_stored(probe, "r+").growing()
+        complete = np.asarray(arrays["status"][...]) == 1
+        labels = np.asarray(arrays["adapter"][: len(complete)]).tolist()
+        kept = complete & np.array([str(label) in whole for label in labels], bool)
+        length = int(np.flatnonzero(kept)[-1]) + 1 if kept.any() else 0
+        if {length} == {array.shape[0] for array in arrays.values()}:
+            return
+        arrays["status"][length:] = 0  # what is cut off comes back when an array grows within its last chunk
+        for array in arrays.values():
+            array.resize((length, *array.shape[1:]))

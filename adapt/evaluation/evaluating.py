@@ -1,0 +1,129 @@
+"""`adapt.evaluate`: check everything, then one adapter after another, each whole in the store before the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import xarray as xr
+
+from adapt.evaluation import store
+from adapt.evaluation.adapters import BASE, Adapter, base, find
+from adapt.evaluation.attaching import attached, check_fit
+from adapt.evaluation.drawing import draw, forget
+from adapt.evaluation.measuring import look
+from adapt.evaluation.request import Request, labels_of, text, texts, unrepeated
+from adapt.evaluation.stage import Counts, Stage, begin, prepare
+from adapt.task import Progress, silent
+from spectra.storage import stores
+
+
+def evaluate(
+    adapters: Sequence[str | Path],
+    *,
+    model: str | Path | None = None,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    out: str | Path,
+    unrelated: Sequence[str] = (),
+    data: str | Path | None = None,
+    train: str | Path | None = None,
+    networks: Sequence[str] = ("auto",),
+    steps: int | None = None,
+    guidance: float | None = None,
+    resolution: int | None = None,
+    batch: int = 8,
+    names: Sequence[str] | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+    frames: int | None = None,
+    cache: str | Path | None = None,
+    command: str = "",
+) -> xr.Dataset:
+    """Generate with the base and with every adapter, from the same prompts, seeds and noise, and measure all of it.
+
+    The store at `out` grows adapter by adapter, and one is whole or is not there: repeat a call that was killed and it
+    goes on; give more adapters and they are added; give the same ones and nothing changes.  After each adapter the
+    base is what it was, bit by bit.  Generating is watched by `spectra.record`: the cube is `OUT/probe`.
+
+    Args:
+        adapters: what is compared with the base, which is always the first: run directories, PEFT folders, LoRA files
+            of diffusers or kohya, merged checkpoints.  Content tells which; only safetensors are read.
+        model: the base, by bundled name, folder or hub id; default: that of the runs, which have to agree.
+        prompts: what is asked of every adapter, every seed for each; an adapter is judged by these.
+        seeds: each fixes the initial noise of a sample, whatever the prompt, the batch and the adapter.
+        out: the store, a folder such as runs/eval.zarr (zarr v3, opened by `xr.open_zarr`).
+        unrelated: prompts that have nothing to do with what was learned, to see how far an adapter drifts.
+        data: held-out captioned pictures, for validation errors and as references; default: the runs' own held-out
+            pictures, where all adapters are runs on the same data.
+        train: the pictures that the adapters learned from, to look for copies; default: as for `data`.
+        networks: feature networks, as `adapt.networks.open_networks` names them: "auto", "none", "world",
+            "clip=FOLDER", "dino=FOLDER", "inception".
+        steps, guidance: of the sampler; default: those of the runs where they agree, else 20 and 3.
+        resolution: side of the pictures in pixels; default: as the runs were trained, else the model's own.
+        frames: of each clip, for video models; default: as the runs were trained, else the model's own.
+        batch: pictures generated at once.  Noise belongs to a seed alone, so only rounding depends on it.
+        names: labels of the adapters; default: the names of their runs, folders or files.
+        device: such as "cuda:1"; default: the accelerator that is there, else the CPU.
+        progress: called with (phase, done, total) of "encode", "sample", "validate" and "features".
+        cache: folder of the encoding cache; default: the user's.
+        command: how this was called, for the record.
+
+    Returns:
+        The finished adapters, as `open_evaluation` gives them: image(adapter, sample, y, x, rgb) uint8, energy(adapter,
+        sample, channel, band) and spectrum(adapter, sample, radius) of final latents, features, errors, references.
+
+    Raises:
+        UserError: before anything is generated: nothing to draw, an adapter that is not there, is pickled, or belongs
+            to another model, a network or a place that cannot be had, or a store of other prompts, seeds, steps, model
+            or networks, or one in which an adapter of the same path had other weights.
+    """
+    request = Request(
+        text(model), texts(prompts, "prompts"), list(dict.fromkeys(map(int, seeds))), texts(unrelated, "unrelated"),
+        text(data), text(train), list(networks), steps, guidance, resolution, frames, batch,
+    )  # fmt: skip
+    request.check()
+    place, told, kept = Path(out).expanduser(), progress or silent, None if cache is None else Path(cache)
+    stores.check_writable(place)
+    known = store.known_in(place) if store.exists(place) else []
+    found = [find(one) for one in unrepeated(adapters)]
+    labels = labels_of(found, names, known)
+    stage = prepare(request, place, found, kept, device, command, told)
+    every = [(BASE, base()), *zip(labels, found, strict=True)]
+    new = [one for one in every if one[0] not in {before.label for before in known}]
+    for _, adapter in new:
+        check_fit(stage.pipe, adapter)
+    if not store.exists(place):
+        begin(stage, place, told)
+    with store.held(place):
+        _add(stage, place, new, told)
+    return store.open_evaluation(place)
+
+
+def _add(stage: Stage, place: Path, new: Sequence[tuple[str, Adapter]], told: Progress) -> None:
+    """Evaluate one adapter after another that is not in the store, as it is found now."""
+    store.repair(place)
+    known = {one.label for one in store.known_in(place)}
+    forget(place / store.PROBE, known)
+    missing = [(label, adapter) for label, adapter in new if label not in known]
+    samples = len(stage.protocol.samples)
+    counts = Counts(told, {
+        "sample": samples * len(missing),
+        "validate": len(missing),
+        "features": samples * len(missing) * len(stage.networks),
+    })  # fmt: skip
+    for label, adapter in missing:
+        with attached(stage.pipe, adapter) as reads_otherwise:
+            row = store.Row(place)
+            _measure(stage, row, label, place, reads_otherwise, counts)
+        row.finish(store.Known(label, adapter.kind, adapter.path, adapter.digest))
+
+
+def _measure(stage: Stage, row: store.Row, label: str, place: Path, reads_otherwise: bool, counts: Counts) -> None:
+    """Everything that is known of the adapter on the pipeline."""
+    draw(stage.pipe, stage.protocol, row, label, place / store.PROBE, counts.of("sample"))
+    if stage.bench is not None:
+        stage.bench.measure(row, stage.pipe, reads_otherwise)
+        counts.of("validate")(1)
+    prompts = [prompt for prompt, _, _ in stage.protocol.samples]
+    look(row, stage.networks, prompts, "attribute_right" in row.arrays, counts.of("features"))

@@ -1,0 +1,128 @@
+"""What is measured of pictures and of denoisers: features, attributes, errors on the validation grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapt.calling import call_of
+from adapt.config import TrainConfig
+from adapt.evaluation.references import References
+from adapt.evaluation.store import Growing, Row
+from adapt.methods import METHODS
+from adapt.task import Task, objective_for
+from adapt.validate import BANDS, Grid, make_grid, validate
+from spectra.families import family_of
+
+if TYPE_CHECKING:
+    from adapt.networks import Network
+
+STEP = 64
+"""Pictures in memory at once."""
+WORLD = 64
+"""Side of the pictures that the bundled attribute reader reads."""
+Fixed = dict[str, tuple[tuple[str, ...], Any]]
+Tick = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Held-out pictures and the cells on which every adapter's error is measured."""
+
+    task: Task
+    grid: Grid
+
+    @classmethod
+    def of(cls, pipe: Any, config: TrainConfig, references: References, model_hash: str) -> Bench | None:
+        """A task without training, around a pipeline as it is; None without held-out pictures."""
+        held = references.heldout
+        if held is None:
+            return None
+        objective = objective_for(config, pipe, held.shapes[0])
+        task = Task(
+            config, pipe, family_of(pipe).denoiser(pipe), call_of(pipe), model_hash, objective, METHODS["lora"], [],
+            None, train=held, heldout=held,
+        )  # fmt: skip
+        return cls(task, make_grid(task))
+
+    def facts(self) -> dict[str, int]:
+        """Sizes of the grid."""
+        levels, samples, draws = self.grid.shape
+        return {"pictures": samples, "draws": draws, "levels": levels, "bands": BANDS}
+
+    def fixed(self) -> Fixed:
+        """Coordinates of the levels."""
+        objective = self.task.objective
+        level = objective.noise_level(self.grid.timesteps).double()
+        return {
+            "noise_level": (("level",), objective.noise_weight(level).numpy()),
+            "log_snr": (("level",), objective.log_snr(level).numpy()),
+        }
+
+    def growing(self) -> dict[str, Growing]:
+        """Errors of each adapter."""
+        dims, shape = ("level", "heldout", "draw"), self.grid.shape
+        return {"validation_error": Growing(dims, shape), "band_error": Growing((*dims, "band"), (*shape, BANDS))}
+
+    def measure(self, row: Row, pipe: Any, reads_otherwise: bool) -> None:
+        """Errors of the pipeline's denoiser as it is; captions are read anew where the adapter changes that."""
+        config = self.task.config.model_copy(update={"text_encoder": reads_otherwise})
+        found = validate(replace(self.task, denoiser=family_of(pipe).denoiser(pipe), config=config), self.grid)
+        row.put("validation_error", _numbers(found.error))
+        row.put("band_error", _numbers(found.band_error))
+
+
+def _numbers(values: Tensor) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = values.float().cpu().numpy()
+    return found
+
+
+def attributes_of(prompts: Sequence[str], size: tuple[int, int]) -> list[str]:
+    """What the bundled reader is asked about: all its attributes, where some prompts speak of its world; else none."""
+    from spectra.zoo import reader
+
+    if size != (WORLD, WORLD) or not reader.WEIGHTS.exists() or not any(_of_world(prompt) for prompt in prompts):
+        return []
+    return list(reader.ATTRIBUTES)
+
+
+def _of_world(prompt: str) -> bool:
+    from spectra.zoo import reader
+
+    return {"texture", "background"} <= reader.parse(prompt).keys()
+
+
+def right(images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
+    """(n, attribute) 1 or 0 by the reader; NaN where a prompt does not name it, or is not of the reader's world."""
+    from spectra.zoo import reader
+
+    found = reader.agreement(images, [prompt if _of_world(prompt) else "" for prompt in prompts])
+    return np.stack([found[name] for name in reader.ATTRIBUTES], axis=-1).astype(np.float32)
+
+
+def look(row: Row, networks: Sequence[Network], prompts: Sequence[str], attributes: bool, tick: Tick) -> None:
+    """Features and attributes of the pictures that a row holds, some at a time."""
+    for start in range(0, len(prompts) if networks or attributes else 0, STEP):
+        images = row.get("image", start, start + STEP)
+        if attributes:
+            row.put("attribute_right", right(images, prompts[start : start + STEP]), start)
+        for network in networks:
+            row.put(f"feature_{network.name}", network.pictures(images), start)
+            tick(len(images))
+
+
+def features_of(data: Any, network: Network, tick: Tick) -> NDArray[np.float32]:
+    """Features (n, dims) of the pictures of a data set, some at a time."""
+    from adapt.evaluation.drawing import stills
+
+    parts = []
+    for start in range(0, len(data), STEP):
+        rows = range(start, min(start + STEP, len(data)))
+        parts.append(network.pictures(stills(np.stack([data.picture(row) for row in rows]))))
+        tick(len(rows))
+    return np.concatenate(parts)
