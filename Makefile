@@ -8,7 +8,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench docs clean
+.PHONY: help setup demo test test-slow lint format bench docs site results clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -47,9 +47,17 @@ bench: $(STAMP)  ## ratios against other implementations; prints tables, writes 
 	@$(PY) -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@for file in benchmarks/*.py; do echo "== $$file"; $(ONE_THREAD) $(PY) $$file || exit 1; done
 
-docs: $(STAMP)  ## run the pages of docs/ and renew their pictures
-	@for page in probe train prior; do $(ONE_THREAD) $(PY) docs/run.py docs/$$page.md --pictures docs/images || exit 1; done
+docs: $(STAMP)  ## run the pages of docs/, renew their pictures and build the site in site/
+	@$(ONE_THREAD) $(PY) docs/run.py docs/tour.md docs/howto/*.md docs/concepts/*.md --pictures docs/images
+	@$(ONE_THREAD) $(PY) docs/figures.py docs/images
+	@$(MAKE) --no-print-directory site
+
+site: $(STAMP)  ## build the site alone
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+
+results: $(STAMP)  ## docs/results.md from the runs of the experiment (benchmarks/quality)
+	@$(ONE_THREAD) $(PY) -m benchmarks.quality.results --runs runs/quality
 
 clean:  ## remove the environment, caches and what the demo wrote (not other runs)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist runs/demo
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site runs/demo
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
