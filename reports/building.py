@@ -44,7 +44,7 @@ class Task:
 def title_of(record: Mapping[str, Any]) -> str:
     """`mini on style`: the last part of each path that says something."""
     data = Path(str(record["data"]))
-    named = data.parent.name if data.name in ("train", "") and data.parent.name else data.name
+    named = data.parent.name if data.name in ("train", "heldout", "") and data.parent.name else data.name
     return f"{Path(str(record['model'])).name or record['model']} on {named or data}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from reports import metrics
-from reports.evaluated import BASE, Evaluation
+from reports.evaluated import Evaluation
 from reports.statistics import Array, Ratio, corrected
 
 
@@ -81,7 +81,7 @@ def energies_of(found: Evaluation) -> list[Energies]:
     """Adapters in pairs, or the only one against the base, all bands of all pairs as one family."""
     if not len(found.part("asked")):
         return []
-    pairs = found.pairs or [(label, BASE) for label in found.adapters]
+    pairs = found.pairs or found.with_base
     each = [ratios(metrics.band_grid(found.data, a, b)) for a, b in pairs]
     adjusted = iter(corrected([ratio for one in each for ratio in one]))
     return [Energies(a, b, tuple(next(adjusted) for _ in one)) for (a, b), one in zip(pairs, each, strict=True)]
@@ -104,5 +104,5 @@ def cells_of(found: Evaluation) -> list[Cells]:
     """Adapters in pairs, or the only one against the base; empty where no validation error was measured."""
     if "validation_error" not in found.data:
         return []
-    pairs = found.pairs or [(label, BASE) for label in found.adapters]
+    pairs = found.pairs or found.with_base
     return together([compared(found, a, b) for a, b in pairs if comparable(found, a) and comparable(found, b)])

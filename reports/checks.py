@@ -1,4 +1,4 @@
-"""Gates for CI: `METRIC[.low|.high][@ARM] OP NUMBER`, such as "drift>0.1" or "error_ratio.high@LoRA>=1".
+"""Gates for CI: `METRIC[.low|.high][@ARM] OP NUMBER`, such as "drift>0.1" or "error_ratio.high@DoRA>=1".
 
 A gate that is true of any arm is a failure; the base model counts only where it is named. Without an interval `.low` is
 minus infinity and `.high` infinity, so that a gate on an end fails where nothing bounds it.
@@ -71,7 +71,7 @@ def parsed(expression: str) -> Gate:
     if found is None:
         raise UserError(
             f"{expression!r} is no gate: write METRIC[.low|.high][@ARM], one of > >= < <=, and a number, "
-            f"such as 'drift>0.1' or 'error_ratio.high@LoRA>=1'."
+            f"such as 'drift>0.1' or 'error_ratio.high@DoRA>=1'."
         )
     parts = found.groupdict(default="")
     return Gate(expression, parts["name"], parts["end"], parts["arm"].strip(), parts["op"], float(parts["number"]))
@@ -99,7 +99,8 @@ def failure(gate: Gate, q: Quantity) -> Failure:
     if not np.isfinite(value):
         missing = "is not a number" if np.isnan(value) else "has no bound"
         return Failure(gate.expression, gate.name, q.where, None, f"{what} of {q.where} {missing}")
-    words = f"{what} of {q.where} is {value:.4g}, which is {gate.sign} {gate.threshold:g}"
+    beside = f" against {q.against}" if q.against else ""
+    words = f"{what} of {q.where}{beside} is {value:.4g}, which is {gate.sign} {gate.threshold:g}"
     return Failure(gate.expression, gate.name, q.where, value, words)
 
 

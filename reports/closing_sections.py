@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reports import tables
+from reports.base import Base
 from reports.evaluated import Evaluation
 from reports.sections import Section, Table
 from reports.terms import EVALUATION_TERMS, HOLM, TRAINING_TERMS
@@ -65,8 +66,8 @@ def provenance_section(report: Report, prefix: str = "") -> Section:
             ("Model", f"{runs[0].record['model']} {runs[0].record['model_hash']}"),
             ("Data", str(runs[0].record["data"])),
         ]
-    if report.base:
-        facts.append(("Probe", tables.command_of(report.base.cube.attrs.get("command", "–"))))
+    if probed := own_cube(report):
+        facts.append(("Probe", tables.command_of(probed.cube.attrs.get("command", "–"))))
     facts += [fact for one in report.evaluations for fact in evaluation_facts(one)]
     configs = [(arm.label, json.dumps(arm.config, indent=1, sort_keys=True, default=str)) for arm in report.arms]
     commands = [tables.command_of(run.record["command"]) for run in runs]
@@ -85,13 +86,20 @@ def pinned(records: Iterable[Mapping[str, Any]]) -> str:
     return shlex.join(["pip", "install", *parts]) if parts else ""
 
 
+def own_cube(report: Report) -> Base | None:
+    """The base model where it was probed by itself; None where an evaluation watched it."""
+    within = report.base is not None and report.base.path.parent in [one.path for one in report.evaluations]
+    return None if within else report.base
+
+
 def reproduce_section(report: Report, prefix: str = "") -> Section:
     """Commands to copy, in the order in which they are run."""
     steps: list[tuple[str, str]] = []
     if install := pinned(all_versions(report)):
         steps.append(("Install the versions that made these numbers.", install))
-    if report.base and report.base.cube.attrs.get("command"):
-        steps.append(("Watch the base model generate.", tables.command_of(report.base.cube.attrs["command"])))
+    probed = own_cube(report)
+    if probed and probed.cube.attrs.get("command"):
+        steps.append(("Watch the base model generate.", tables.command_of(probed.cube.attrs["command"])))
     for arm in report.arms:
         commands = "\n".join(tables.command_of(run.record["command"]) for run in arm.runs)
         steps.append((f"Train {arm.label}.", commands))
@@ -99,7 +107,7 @@ def reproduce_section(report: Report, prefix: str = "") -> Section:
         if one.protocol.get("command"):
             steps.append((f"Evaluate the adapters of {one.title}.", tables.command_of(one.protocol["command"])))
     inputs = [str(run.path) for arm in report.arms for run in arm.runs] + [str(one.path) for one in report.evaluations]
-    cube = ["--cube", str(report.base.path)] if report.base and report.base.path.suffix == ".zarr" else []
+    cube = ["--cube", str(probed.path)] if probed else []
     steps.append(("Write this report.", shlex.join(["adapt", "report", *inputs, *cube, "--out", "report.html"])))
     note = "Equal versions, seeds and settings give equal numbers on the same kind of device."
     return Section(f"{prefix}reproduce", "How to reproduce", notes=(note,), kind="reproduce", extra={"steps": steps})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -68,6 +69,16 @@ class Evaluation:
         return tuple(pairs_of(self.adapters))
 
     @property
+    def with_base(self) -> tuple[tuple[str, str], ...]:
+        """Every adapter with the base model."""
+        return tuple((label, BASE) for label in self.adapters)
+
+    @property
+    def with_first(self) -> bool:
+        """True where adapters are so many that each is compared with the first alone."""
+        return len(self.adapters) > ALL_PAIRS
+
+    @property
     def title(self) -> str:
         """The store's name."""
         return self.path.stem
@@ -117,7 +128,9 @@ def read_protocol(path: Path) -> dict[str, Any]:
 def opened(path: Path) -> xr.Dataset:
     """The store in memory, with everything that a report needs; UserError says what is missing."""
     try:
-        data: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False).load()
+        with warnings.catch_warnings():  # an adapter that is being added counts when the consolidated metadata say so
+            warnings.filterwarnings("ignore", "Failed to open Zarr store with consolidated", RuntimeWarning)
+            data: xr.Dataset = xr.open_zarr(path, chunks=None).load()
     except Exception as error:
         raise UserError(f"{path} cannot be read as a zarr store ({type(error).__name__}); evaluate again.") from None
     for name, dims in NEEDED.items():
@@ -150,7 +163,11 @@ def finished_part(path: Path, data: xr.Dataset) -> tuple[xr.Dataset, tuple[str, 
 def read_evaluation(path: Path) -> Evaluation:
     """Read and measure one evaluation; UserError says what is wrong with it."""
     protocol = read_protocol(path)
-    data, unfinished = finished_part(path, opened(path))
+    return judged(path, *finished_part(path, opened(path)), protocol)
+
+
+def judged(path: Path, data: xr.Dataset, unfinished: Sequence[str], protocol: Mapping[str, Any]) -> Evaluation:
+    """Everything that is measured and compared of the finished adapters of an evaluation."""
     labels = [str(label) for label in data.adapter.values if str(label) != BASE]
     measured = metrics.measured(data)
     measures, absent = tuple(metrics.summarise(measured)), tuple(metrics.reasons(measured))
@@ -159,7 +176,7 @@ def read_evaluation(path: Path) -> Evaluation:
     to_base = [(label, BASE) for label in labels if {label, BASE} <= known]
     among = tuple(metrics.compare(measured, pairs)) if pairs else ()
     against_base = tuple(metrics.compare(measured, to_base)) if to_base else ()
-    return with_runs(Evaluation(path, data, protocol, unfinished, measures, among, against_base, absent), ())
+    return with_runs(Evaluation(path, data, protocol, tuple(unfinished), measures, among, against_base, absent), ())
 
 
 def run_of(found: Evaluation, label: str, runs: Sequence[Run]) -> Run | None:

@@ -11,7 +11,7 @@ from reports.evaluation_words import FIRST, moved, number, weight, would_show
 from reports.metrics import Measure
 from reports.sections import Table
 
-ARROWS = {"lower": "lower is better", "higher": "higher is better", "neutral": "neither is better"}
+BETTER = {"lower": "lower", "higher": "higher", "neutral": "neither"}
 
 
 def cell(m: Measure | None, star: bool) -> str:
@@ -44,10 +44,10 @@ def measure_table(found: Evaluation, names: Sequence[str] | None = None) -> Tabl
         of = {m.adapter: m for m in found.measures if m.name == name}
         first = next(iter(of.values()))
         cells = [cell(of.get(label), (name, label) in holding) for label in found.labels]
-        rows.append((first.title, ARROWS[first.better], *cells))
+        rows.append((first.title, BETTER[first.better], *cells))
     what = "All measures" if names is None else "The main measures"
     caption = f"{what}; 95 % intervals in brackets; * differs from the base model after Holm’s correction"
-    return Table(caption, ("measure", "direction", *map(shown_as, found.labels)), tuple(rows))
+    return Table(caption, ("measure", "better", *map(shown_as, found.labels)), tuple(rows))
 
 
 def comparison_table(found: Evaluation) -> Table | None:
@@ -65,7 +65,8 @@ def comparison_table(found: Evaluation) -> Table | None:
             (f"{c.title}: {c.a} against {c.b}", value, span, kind, str(c.difference.n), number(c.p_corrected), verdict)
         )
     heads = ("comparison", "value", "95 % interval", "kind", "n", "p, corrected", "finding")
-    caption = f"Adapters in pairs, paired over the same prompts and seeds; p by Holm over these {len(rows)} comparisons"
+    pairs = f"Adapters against the first, {found.adapters[0]}" if found.with_first else "Adapters in pairs"
+    caption = f"{pairs}; paired over the same prompts and seeds; p by Holm over these {len(rows)} comparisons"
     return Table(caption, heads, tuple(rows))
 
 

@@ -97,7 +97,9 @@ def headline(found: Evaluation, a: str, b: str) -> Said:
         main = judged[0]
         claim = f"No difference was found between {a} and {b} in any of {count(len(judged), 'measure')}"
         return Said(claim, f"{main.title}: {moved(main)}, {would_show(main)}; {support}", "headline")
-    paired = f"paired over {judged[0].difference.n} prompts or held-out pictures; {support}"
+    n = sorted({c.difference.n for c in [*better, *worse]})
+    many = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    paired = f"paired over {many} prompts or held-out pictures, by measure; {support}"
     rest = f"; no difference found in {quiet} of {len(judged)}" if quiet else ""
     if better and worse:
         claim = f"{a} is better than {b} in some measures ({listed(better)}) and worse in others ({listed(worse)})"
@@ -108,9 +110,26 @@ def headline(found: Evaluation, a: str, b: str) -> Said:
     return Said(claim, f"{paired}{rest}", "headline", rest.removeprefix("; ") or "after the same correction")
 
 
+def against_first(found: Evaluation) -> list[Said]:
+    """Which adapters are better and worse than the first by the weightiest measure, where all meet the first alone."""
+    judged = decisive(found.among)
+    if not judged:
+        return []
+    main, first = [c for c in judged if c.name == judged[0].name], found.adapters[0]
+    sides = (
+        ("better", [c.a for c in main if c.favours == c.a]), ("worse", [c.a for c in main if c.favours == c.b]),
+        ("no difference found in", [c.a for c in main if c.favours is None]),
+    )  # fmt: skip
+    told = "; ".join(f"{word} {', '.join(labels)}" for word, labels in sides if labels)
+    claim = f"Against {first}, by {main[0].title}: {told}"
+    return [Said(claim, f"after Holm’s correction over {count(len(found.among), 'comparison')}", "best")]
+
+
 def best_of(found: Evaluation) -> list[Said]:
     """The adapter that beats every other one in the weightiest measure in which one does, of three or more."""
     n = len(found.adapters)
+    if found.with_first:
+        return against_first(found)
     if n < 3 or len(found.pairs) != n * (n - 1) // 2:
         return []
     judged = decisive(found.among)
@@ -138,21 +157,22 @@ def detail(c: Comparison) -> Said:
 
 def where(one: Cells, noise: Sequence[float]) -> Said:
     """At which noise levels and in which bands the errors of a pair differ, of what holds after correction."""
-    lower = [level for level, r in zip(noise, one.levels, strict=True) if r.holds and r.value < 1]
-    higher = [level for level, r in zip(noise, one.levels, strict=True) if r.holds and r.value > 1]
-    claim = f"The error of {one.a} is lower than that of {one.b} at {among(lower, len(noise))} and higher at "
-    claim += among(higher, len(noise)) + " noise levels"
-    return Said(
-        claim + in_bands(one), f"counted after Holm’s correction; {one.levels[0].samples} held-out pictures", "where"
-    )
+    at = list(zip(noise, one.levels, strict=True))
+    lower, higher = ([x for x, r in at if r.holds and (r.value < 1) == less] for less in (True, False))
+    support = f"counted after Holm’s correction; {count(one.levels[0].samples, 'held-out picture')}"
+    found = [(word, levels) for word, levels in (("lower", lower), ("higher", higher)) if levels]
+    if not found:
+        claim = f"No difference was found between the errors of {one.a} and {one.b} at any of {len(noise)} noise levels"
+        return Said(claim + in_bands(one), support, "where")
+    told = " and ".join(f"{word} at {among(levels, len(noise))}" for word, levels in found)
+    claim = f"Against {one.b}, the error of {one.a} is {told}"
+    return Said(claim + in_bands(one), support, "where")
 
 
 def among(levels: Sequence[float], total: int) -> str:
-    """`3 of 8 (12 to 0.8)`."""
-    if not levels:
-        return f"0 of {total}"
+    """`3 of 8 noise levels (12 to 0.8)`."""
     span = f"{levels[0]:.2g}" if len(levels) == 1 else f"{levels[0]:.2g} to {levels[-1]:.2g}"
-    return f"{len(levels)} of {total} ({span})"
+    return f"{len(levels)} of {total} noise levels ({span})"
 
 
 def in_bands(one: Cells) -> str:
@@ -164,10 +184,10 @@ def in_bands(one: Cells) -> str:
     for word, lower in (("lower", True), ("higher", False)):
         counts = [sum(r.holds and (r.value < 1) == lower for r in band) for band in per_band]
         named = [f"band {k} ({n})" for k, n in enumerate(counts) if n]
-        parts += [f"{word} in {', '.join(named)}"] if named else []
-    return (
-        f"; by band and number of levels: {'; '.join(parts)}" if parts else "; in no band alone does a difference hold"
-    )
+        every = len(named) == len(counts) > 1 and len(set(counts)) == 1
+        where = f"every band ({counts[0]})" if every else ", ".join(named)
+        parts += [f"{word} in {where}"] if named else []
+    return f"; by band (number of levels) {'; '.join(parts)}" if parts else "; in no band alone does a difference hold"
 
 
 def about_energy(one: Energies) -> Said:
@@ -189,12 +209,17 @@ def measured_words(m: Measure) -> str:
     return f"{m.adapter} {number(m.value.value)} ({within})"
 
 
+def drift_name(found: Evaluation) -> str | None:
+    """The measure of drift that is told first: by a network where there is one; None where none was measured."""
+    names = dict.fromkeys(m.name for m in found.measures if m.name.startswith("drift_") and m.better == "lower")
+    return min(names, key=lambda name: name == "drift_pixels", default=None)
+
+
 def about_drift(found: Evaluation) -> Said | None:
     """How far each adapter moves pictures of unrelated prompts away from the base model's."""
-    names = dict.fromkeys(m.name for m in found.measures if m.name.startswith("drift_") and m.better == "lower")
-    if not names:
+    name = drift_name(found)
+    if name is None:
         return None
-    name = next(iter(sorted(names, key=lambda n: n == "drift_pixels")))
     said = [m for m in found.measures if m.name == name and m.adapter != BASE]
     told = "; ".join(measured_words(m) for m in said)
     prompts = len(set(found.data.prompt.values[found.part("unrelated")].tolist()))

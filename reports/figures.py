@@ -165,8 +165,10 @@ def multiples(
 
 
 def plain(value: float, _: Any = None) -> str:
-    """A tick label without mathematics mark-up."""
-    return f"{value:.3g}".replace("-", "−")
+    """A tick label without mathematics mark-up; thousands are written out."""
+    short = f"{value:.3g}"
+    whole = "e+" in short and abs(value) < 1e6
+    return (f"{float(short):.0f}" if whole else short).replace("-", "−")
 
 
 def as_number(value: float) -> str:

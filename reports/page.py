@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reports import panels, tables
@@ -44,6 +45,11 @@ def grids(report: Report) -> int:
     return bool(report.arms) + 2 * len(report.evaluations)
 
 
+def of_evaluation(section: Section, name: str) -> Section:
+    """A section that says which evaluation it is of, as runs or another evaluation have sections like it."""
+    return replace(section, title=f"{section.title} (evaluation {name})", nav=f"{section.nav} ({name})")
+
+
 def body(report: Report, room: Room, prefix: str = "") -> list[Section]:
     """The sections of one task, from the verdict to how to reproduce it."""
     found = [verdict_section(report, prefix)]
@@ -51,7 +57,8 @@ def body(report: Report, room: Room, prefix: str = "") -> list[Section]:
     found += training_sections(report, room, prefix) if report.arms else []
     for i, (one, cells) in enumerate(zip(report.evaluations, report.cells, strict=True)):
         alone = not report.arms and len(report.evaluations) == 1
-        found += evaluation_sections(one, cells, room, prefix if alone else f"{prefix}e{i}-")
+        made = evaluation_sections(one, cells, room, prefix if alone else f"{prefix}e{i}-")
+        found += made if alone else [of_evaluation(section, one.title) for section in made]
     found += [cost_section(report.arms, prefix)] if report.arms else []
     return [*found, provenance_section(report, prefix), reproduce_section(report, prefix)]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Quantity:
     low: float
     high: float
     task: str = ""
+    against: str = ""
+    """What a ratio compares the arm with, where that is another arm."""
 
     @property
     def where(self) -> str:
@@ -39,19 +41,20 @@ class Quantity:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a number that does not exist is None."""
         kept = {k: getattr(self, k) for k in ("name", "arm", "value", "low", "high")}
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in kept.items()}
+        plain = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in kept.items()}
+        return plain | ({"against": self.against} if self.against else {})
 
 
-def of(name: str, arm: str, found: Ratio | Estimate) -> Quantity:
+def of(name: str, arm: str, found: Ratio | Estimate, against: str = "") -> Quantity:
     """A quantity of a ratio or an estimate."""
     low = found.low if np.isfinite(found.low) else -np.inf
     high = found.high if np.isfinite(found.high) else np.inf
-    return Quantity(name, arm, found.value, low, high)
+    return Quantity(name, arm, found.value, low, high, against=against)
 
 
-def exact(name: str, arm: str, value: float) -> Quantity:
+def exact(name: str, arm: str, value: float, against: str = "") -> Quantity:
     """A number that has no interval."""
-    return Quantity(name, arm, value, value, value)
+    return Quantity(name, arm, value, value, value, against=against)
 
 
 def of_training(report: Report) -> Iterator[Quantity]:
@@ -67,11 +70,10 @@ def of_training(report: Report) -> Iterator[Quantity]:
         yield of("spectral_distance", BASE, spectral_distance(report.arms[0], "base"))
     for pair in report.pairs:
         if pair.other is report.reference:
-            yield of("error_ratio", pair.arm.label, pair.error)
+            label, other = pair.arm.label, pair.other.label
+            yield of("error_ratio", label, pair.error, other)
             never = not np.isfinite(pair.steps.value) and pair.pairs > 0
-            yield (
-                exact("steps_ratio", pair.arm.label, np.inf) if never else of("steps_ratio", pair.arm.label, pair.steps)
-            )
+            yield exact("steps_ratio", label, np.inf, other) if never else of("steps_ratio", label, pair.steps, other)
 
 
 def short_names(found: Evaluation) -> dict[str, str]:
@@ -83,7 +85,10 @@ def short_names(found: Evaluation) -> dict[str, str]:
 
 
 def of_evaluation(found: Evaluation) -> Iterator[Quantity]:
-    """What an evaluation gives: every measure, by its name and by a shorter one, and ratios of errors."""
+    """What an evaluation gives: every measure, by its name and by a shorter one, and ratios of errors.
+
+    `error_ratio` is over the first adapter, the one to beat, as that of runs is over their reference.
+    """
     short = short_names(found)
     for m in found.measures:
         yield of(m.name, m.adapter, m.value)
@@ -91,16 +96,14 @@ def of_evaluation(found: Evaluation) -> Iterator[Quantity]:
             yield of(short[m.name], m.adapter, m.value)
     for name, comparisons in (("error_ratio", found.among), ("error_against_base", found.to_base)):
         for c in comparisons:
-            if c.name == "validation_error" and c.kind == "ratio":
-                yield of(name, c.a, c.difference)
+            if c.name == "validation_error" and c.kind == "ratio" and c.b in (BASE, found.adapters[0]):
+                yield of(name, c.a, c.difference, c.b)
 
 
 def quantities(report: Report) -> list[Quantity]:
     """All of them, in the order of the report; of several tasks each says which."""
     if report.tasks:
         return [
-            Quantity(q.name, q.arm, q.value, q.low, q.high, task.title)
-            for task in report.tasks
-            for q in quantities(task)
-        ]
+            replace(q, task=task.title) for task in report.tasks for q in quantities(task)
+        ]  # fmt: skip
     return [*of_training(report), *(q for found in report.evaluations for q in of_evaluation(found))]

@@ -59,13 +59,13 @@ def about_loss(base: Base) -> list[Said]:
 def level_section(report: Report, prefix: str = "") -> Section:
     """Validation error by noise level."""
     arms, pairs = report.arms, report.pairs
-    limits = panels.limits_of([r for pair in pairs for r in pair.levels])
+    limits, scaled = panels.scales([pair.levels for pair in pairs])
     found: list[Panel] = [panels.level_errors(arms, prefix)]
-    found += [panels.level_ratios(arms, pair, limits, prefix) for pair in pairs]
+    found += [panels.level_ratios(arms, pair, own, prefix) for pair, own in zip(pairs, limits, strict=True)]
     how = (
         " The panels after the first show the ratio of mean errors of one arm over another at the end of training, "
         "with 95 % intervals; below the line is better; filled where the difference holds after Holm’s correction "
-        "over all of them." if pairs else ""
+        f"over all of them. {scaled}".rstrip() if pairs else ""
     )  # fmt: skip
     return Section(
         f"{prefix}levels", "Validation error per noise level", tuple(brief([about_levels(p) for p in pairs])),

@@ -159,6 +159,12 @@ def of_evaluation(found: Evaluation) -> list[str]:
         said.append(
             f"{found.title} evaluated other weights of {names} than the training runs hold now; evaluate again."
         )
+    if found.with_first:
+        said.append(
+            f"Each of the {len(found.adapters) - 1} further adapters of {found.title} is compared with the first, "
+            f"{found.adapters[0]}, alone: all pairs would leave each comparison little power. The first is the one to "
+            f"beat; evaluate fewer adapters to compare each with each."
+        )
     prompts, runs = len(found.protocol["prompts"]), len(found.protocol["seeds"])
     if prompts < FEW_SEEDS:
         said.append(

@@ -10,6 +10,7 @@ from reports.metrics.quantity import Found, Quantity, averaged
 from spectra.analysis.statistics import Array
 
 BASE = "base"
+DISTANCE = (0.0, np.inf)
 
 
 def drift(opened: Opened) -> Found:
@@ -52,7 +53,7 @@ def from_base(
     title, what = words
     plain = Quantity(
         name, title, "lower", f"mean over {group.unit} of the {what}", group.unit, opened.adapters, values, values,
-        group.labels, pinned, network, counted=counted, skip=frozenset([BASE]),
+        group.labels, pinned, network, bounds=None if counted else DISTANCE, counted=counted, skip=frozenset([BASE]),
     )  # fmt: skip
     return averaged(plain, values)
 

@@ -37,7 +37,7 @@ def measured(evaluation: xr.Dataset) -> Measured:
     found = [one for make in makers for one in _tried(make)]
     reasons = [one for one in found if isinstance(one, str)]
     if not opened.networks:
-        reasons.append("no distances, similarity or diversity: no feature network was used (--networks)")
+        reasons.append("no distances, similarity or diversity: no feature network was used (--network)")
     return Measured([one for one in found if isinstance(one, Quantity)], reasons)
 
 

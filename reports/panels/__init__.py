@@ -4,7 +4,7 @@ from reports.panels.errors import learning, learning_ratio, verdict
 from reports.panels.experts import gates, specialisation
 from reports.panels.keys import arm_keys, band_keys, style_key
 from reports.panels.levels import level_bands, level_errors, level_ratios, over_levels_marks
-from reports.panels.marks import limits_of, limits_of_marks, mark
+from reports.panels.marks import limits_of, limits_of_marks, mark, scales
 from reports.panels.measures import forest, nearest, overview, tradeoff
 from reports.panels.panel import made
 from reports.panels.spectra import band_ratios, over_bands, radial_spectra, spectra
@@ -13,5 +13,6 @@ from reports.sections import Panel
 __all__ = [
     "Panel", "arm_keys", "band_keys", "band_ratios", "forest", "gates", "learning", "learning_ratio", "level_bands",
     "level_errors", "level_ratios", "limits_of", "limits_of_marks", "made", "mark", "nearest", "over_bands",
-    "over_levels_marks", "overview", "radial_spectra", "specialisation", "spectra", "style_key", "tradeoff", "verdict",
+    "over_levels_marks", "overview", "radial_spectra", "scales", "specialisation", "spectra", "style_key", "tradeoff",
+    "verdict",
 ]  # fmt: skip

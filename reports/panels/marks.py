@@ -11,6 +11,16 @@ from reports.figures import INK, arm_colour, marker
 from reports.sections import Mark
 from reports.statistics import Ratio
 
+APART = 4.0
+"""Panels share one scale unless one of them needs so many times the room of another."""
+
+WIDE = (0.01, 0.1, 0.5, 1, 2, 10, 100)
+FACTORS = (
+    (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5), (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6), (0.9, 0.95, 1, 1.05, 1.1),
+    (0.97, 0.98, 0.99, 1, 1.01, 1.02, 1.03), (0.995, 1, 1.005),
+)  # fmt: skip
+"""Ticks of ratios, from long axes to short ones."""
+
 Row = tuple[str, int, Sequence[Mark]]
 """A label, a style (negative: the base model) and a mark for each place."""
 
@@ -52,9 +62,8 @@ def ratio_scale(axes: Axes) -> None:
     """A logarithmic vertical axis of ratios, with ticks that people read as factors."""
     axes.set_yscale("log")
     low, high = axes.get_ylim()
-    wide = high / low > 20
-    marks = (0.01, 0.1, 0.5, 1, 2, 10, 100) if wide else (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5)
-    ticks = [mark for mark in marks if low <= mark <= high]
+    choices = [[mark for mark in marks if low <= mark <= high] for marks in (WIDE, *FACTORS)[int(high / low <= 20) :]]
+    ticks = next((choice for choice in choices if len(choice) > 2), choices[-1])
     axes.set_yticks(ticks, [f"× {mark:g}" for mark in ticks])
     axes.minorticks_off()
 
@@ -74,3 +83,12 @@ def limits_of_marks(marks: Iterable[Mark]) -> tuple[float, float]:
 def limits_of(ratios: Iterable[Ratio]) -> tuple[float, float]:
     """Shared limits of ratios."""
     return limits_of_marks([mark(ratio) for ratio in ratios])
+
+
+def scales(groups: Sequence[Sequence[Ratio]]) -> tuple[list[tuple[float, float]], str]:
+    """Limits of the ratios of each panel, and a sentence: one scale, or each its own where one would flatten others."""
+    own = [limits_of(group) for group in groups]
+    widths = [high - low for low, high in own]
+    if own and max(widths) > APART * min(widths):
+        return own, "Each panel of ratios has a scale of its own, as one needs far more room than another."
+    return [limits_of([ratio for group in groups for ratio in group])] * len(own), ""

@@ -48,7 +48,7 @@ def prediction_energies(
         f"{label} ends at " + ", ".join(f"{energy:.3g}" for energy in energies[-1]) for label, _, energies in sources
     )
     text = f"A row per band, the lowest below; a line per model; logarithmic scales. {told} from the lowest band up."
-    panel = made(name, "Band energies of x0, per element", text, figure)
+    panel = made(name, "Band energies of x0, sums over channels", text, figure)
     at, line = cursor(figure, len(steps))
     return Panel(panel.title, Markup(panel.svg[: panel.svg.rindex("</svg>")]) + line + Markup("</svg>")), at
 

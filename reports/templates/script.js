@@ -59,7 +59,7 @@
     const bands = sources[0].energies[0].map((_, k) => make('tr', {}, make('th', {scope: 'row'}, `band ${k}`),
       ...sources.map(() => make('td'))));
     const heads = ['band', ...sources.map(source => source.name)].map(name => make('th', {scope: 'col'}, name));
-    const numbers = make('table', {}, make('caption', {}, 'Energy of x0 per element at this step'),
+    const numbers = make('table', {}, make('caption', {}, 'Energy of x0 at this step, sum over channels'),
       make('thead', {}, make('tr', {}, ...heads)), make('tbody', {}, ...bands));
     const show = () => {
       const at = Number(slider.value);

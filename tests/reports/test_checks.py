@@ -122,6 +122,7 @@ def test_the_xml_has_a_case_per_gate(evaluated: Report) -> None:
     suites = ElementTree.fromstring(evaluated.to_junit(["drift<0", "error_ratio>1"]))
     (suite,) = suites
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert set(suites.attrib) <= {"name", "time", "tests", "failures", "errors"}  # all that junit-10.xsd has there
     good, bad = suite
     assert (good.get("name"), len(good)) == ("drift<0", 0)
     failure = bad.find("failure")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import reports
 from reports.building import build
@@ -67,6 +69,17 @@ def test_an_adapter_that_is_not_finished_is_left_out_and_named(tmp_path: Path) -
     report = build([write_evaluation(tmp_path / "e.zarr", half)])
     assert report.evaluations[0].adapters == ("fera-0",)
     assert any("has not finished lora-1" in said for said in report.warnings)
+
+
+def test_an_adapter_that_is_being_added_does_not_count_and_does_not_harm(tmp_path: Path) -> None:
+    """Its row grows array by array; the consolidated metadata count it when it is whole."""
+    path = write_evaluation(tmp_path / "e.zarr", small())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that consolidated metadata are an extension
+        zarr.consolidate_metadata(str(path))
+    grown: Any = zarr.open_group(path, mode="r+", use_consolidated=False)["image"]
+    grown.resize((grown.shape[0] + 1, *grown.shape[1:]))
+    assert read_evaluation(path).labels == ("base", "fera-0", "lora-1")
 
 
 def test_few_adapters_are_all_compared_and_many_with_the_first() -> None:

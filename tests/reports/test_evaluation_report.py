@@ -15,7 +15,7 @@ from scipy import stats
 import reports
 from reports import Report
 from reports.evaluated import read_evaluation
-from reports.evaluation_sections import memory_section
+from reports.evaluation_pictures import memory_section
 from reports.evaluation_words import decisive, headline
 from reports.metrics.results import Comparison, Measure
 from tests.reports.metrics.fixtures import HOSTILE, evaluation, write_evaluation

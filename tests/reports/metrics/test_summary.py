@@ -100,6 +100,14 @@ def test_drift_is_from_the_bases_picture_of_the_same_prompt_and_seed() -> None:
     assert measures()["drift_attribute_right", "lora-1"].value.value == pytest.approx(lost)
 
 
+def test_no_interval_of_a_distance_reaches_below_zero() -> None:
+    few = evaluation(2, prompts=4, seeds=1, unrelated=2)
+    drifts = [one.value for one in summarise(few) if one.name in ("drift_world", "drift_pixels")]
+    assert len(drifts) == 4
+    assert all(0 <= one.low <= one.value <= one.high for one in drifts)
+    assert any(one.low == 0 < one.value for one in drifts)  # two prompts say little
+
+
 def test_names_of_known_scores_are_kept_for_their_networks() -> None:
     data = evaluation(1, 4, networks=("world", "clip", "inception", "dino"))
     titles = {one.name: one.title for one in summarise(data)}
