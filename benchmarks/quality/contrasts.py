@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from benchmarks.quality.numbers import Array, Cell, cells, common, values_of
+from benchmarks.quality.numbers import Array, Cell, cells, common, curve_of, values_of
 from reports.statistics import CONFIDENCE, Ratio, crossed, p_value, ratio_of_means
 
 ERROR = "ratio of mean validation errors at the end of training, over all noise levels"
@@ -108,14 +108,9 @@ def samples_of(parts: dict[Cell, Array]) -> dict[str, int]:
 
 
 def curves(numbers: xr.Dataset, cell: Cell, a: str, b: str) -> tuple[Array, Array, Array]:
-    """Steps (evaluations,), learning curves (seeds, evaluations, samples) of `a` and of `b`."""
+    """Steps (evaluations,) of `a`, learning curves (seeds, evaluations, samples) of `a` and of `b`."""
     first, second = common(numbers, cell, (a, b))
-    curve = values_of(numbers, "curve", first)
-    return (
-        np.asarray(numbers.eval_step.values[: curve.shape[1]], np.float64),
-        curve,
-        values_of(numbers, "curve", second),
-    )
+    return *curve_of(numbers, first), curve_of(numbers, second)[1]
 
 
 def at_step(steps: Array, curve: Array, step: float) -> Array:
@@ -133,9 +128,9 @@ def budget_tables(numbers: xr.Dataset, cell: Cell, a: str, b: str, share: float)
 
 def steps_to_reach(numbers: xr.Dataset, cell: Cell, a: str, b: str) -> Steps:
     """Steps of `a` to the final mean error of `b`, over the steps of `b`, linear between evaluations."""
-    steps, curve, other = curves(numbers, cell, a, b)
-    last = float(numbers.eval_step.values[other.shape[1] - 1])
-    return crossing(steps, curve, other[:, -1], last)
+    first, second = common(numbers, cell, (a, b))
+    (steps, curve), (others, other) = curve_of(numbers, first), curve_of(numbers, second)
+    return crossing(steps, curve, other[:, -1], float(others[-1]))
 
 
 def crossing(steps: Array, curve: Array, target: Array, total: float) -> Steps:

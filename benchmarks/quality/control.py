@@ -66,22 +66,22 @@ def ordinary(count: int = ORDINARY, seed: int = 1) -> list[str]:
     return list(found)
 
 
-def best_finals(runs: Path, model: str, arms: Sequence[str], seeds: Sequence[int]) -> list[Place]:
-    """Finished final runs of the arms on the subject task, each arm at the best rate of its sweep."""
+def best_finals(runs: Path, model: str, arms: Sequence[str], seeds: Sequence[int], task: str = TASK) -> list[Place]:
+    """Finished final runs of the arms on a task, each arm at the best rate of its sweep."""
     found = [
         place for place in places(runs, "final")
-        if (place.model, place.task) == (model, TASK) and place.arm in arms and place.seed in seeds
+        if (place.model, place.task) == (model, task) and place.arm in arms and place.seed in seeds
         and (place.folder / "run.json").is_file()
     ]  # fmt: skip
-    swept = {arm: errors_by_rate(runs, model, arm) for arm in {place.arm for place in found}}
+    swept = {arm: errors_by_rate(runs, model, arm, task) for arm in {place.arm for place in found}}
     best = {arm: best_rate(errors) if errors else None for arm, errors in swept.items()}
     kept = [place for place in found if best[place.arm] in (place.rate, None)]
     return sorted(kept, key=lambda place: (list(arms).index(place.arm), place.seed))
 
 
-def errors_by_rate(runs: Path, model: str, arm: str) -> dict[float, float]:
-    """Rate -> mean error of the sweep on the subject task."""
-    here = [place for place in places(runs, "sweep") if (place.model, place.task, place.arm) == (model, TASK, arm)]
+def errors_by_rate(runs: Path, model: str, arm: str, task: str = TASK) -> dict[float, float]:
+    """Rate -> mean error of the sweep on a task."""
+    here = [place for place in places(runs, "sweep") if (place.model, place.task, place.arm) == (model, task, arm)]
     errors: dict[float, list[float]] = {}
     for place in here:
         error = error_of(place.folder)

@@ -122,5 +122,6 @@ def row(data: xr.Dataset, model: str, arm: str) -> list[str]:
     found = [model, "base model" if arm == BASE else words.named(arm)]
     for measure in MEASURES:
         apart = None if arm in (BASE, REFERENCE) else gap(data, model, arm, measure)
-        found += [f"{values(data, model, arm, measure)[1].mean():.3f}", words.difference(apart) if apart else "-"]
+        mean = round(float(values(data, model, arm, measure)[1].mean()), 3) + 0.0  # no -0.000
+        found += [f"{mean:.3f}", words.difference(apart) if apart else "-"]
     return found

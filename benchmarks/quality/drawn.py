@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,11 +55,13 @@ def right_difference(numbers: xr.Dataset, cell: Cell, a: str, b: str) -> Differe
     return difference({cell: float(gap.mean())}, {cell: gap})
 
 
-def right_against_base(numbers: xr.Dataset, cell: Cell, arm: str) -> Difference:
-    """Share of attributes that are right in pictures of an arm, less that in the base's pictures."""
-    rows = rows_of(numbers, cell, arm)
-    gap = right(numbers, rows) - right(numbers, rows, "base")
-    return difference({cell: float(gap.mean())}, {cell: gap})
+def right_over(numbers: xr.Dataset, where: Sequence[Cell], arm: str, other: str) -> Difference:
+    """The same, mean over cells; `other` is an arm, or `base` for the pictures of the base in the same runs."""
+    gaps = {}
+    for cell in where:
+        first, second = common(numbers, cell, (arm, arm if other == "base" else other))
+        gaps[cell] = right(numbers, first) - right(numbers, second, "base" if other == "base" else "adapter")
+    return difference({cell: float(gap.mean()) for cell, gap in gaps.items()}, gaps)
 
 
 def energies(numbers: xr.Dataset, rows: NDArray[np.int64], source: str = "adapter") -> Array:
@@ -87,5 +90,13 @@ def mismatch(numbers: xr.Dataset, rows: NDArray[np.int64], band: int | None) -> 
 
 def closer(numbers: xr.Dataset, cell: Cell, a: str, b: str, band: int | None = None) -> Difference:
     """How much larger the mismatch of `a` is than that of `b`; below 0 `a` is closer to the held-out pictures."""
-    (own, mine), (other, theirs) = (mismatch(numbers, rows, band) for rows in common(numbers, cell, (a, b)))
-    return difference({cell: own - other}, {cell: mine - theirs})
+    return closer_over(numbers, [cell], a, b, band)
+
+
+def closer_over(numbers: xr.Dataset, where: Sequence[Cell], a: str, b: str, band: int | None = None) -> Difference:
+    """The same, mean over cells."""
+    values, parts = {}, {}
+    for cell in where:
+        (own, mine), (other, theirs) = (mismatch(numbers, rows, band) for rows in common(numbers, cell, (a, b)))
+        values[cell], parts[cell] = own - other, mine - theirs
+    return difference(values, parts)

@@ -48,6 +48,7 @@ IDEAS = (
     _idea("half is always on, gates of energies and noise level", "fera-shared-clock", "fera-shared", shared_rank=6,
           router="energy+clock"),
     _idea("a clock, started from the prior", "fera-clock-prior", "fera-clock", router="clock"),
+    _idea("the prior's start, a clock instead of energies", "fera-clock-prior", router="clock"),
     _idea("a clock, half of the rank always on", "fera-clock-shared", "fera-clock", False, router="clock",
           shared_rank=6),
     _idea("the prior's experts overlap less", "fera-overlap0.5", overlap=0.5),
@@ -60,6 +61,7 @@ IDEAS = (
     _idea("a router that hardly moves", "fera-router0.1", router_lr=0.1),
     _idea("gates of the energies relative to the noise too", "fera-snr", router="energy+snr"),
     _idea("gates of energies and noise level", "fera-energy-clock", router="energy+clock"),
+    _idea("the energies beside the clock", "fera-energy-clock", "fera-clock-prior", router="energy+clock"),
     _idea("noise levels of training where bands emerge", "fera-timesteps", timesteps="prior"),
     _lora("the same noise levels for LoRA", "lora-timesteps", timesteps="prior"),
     _idea("a fifth of the consistency loss", "fera-fecl0.02", fecl_weight=0.02),
@@ -67,19 +69,20 @@ IDEAS = (
     _idea("every expert is kept in use", "fera-balance", balance_weight=0.01),
     _idea("experts with DoRA's magnitudes", "fera-dora", "dora", expert="dora"),
     _lora("a quarter of the parameters", "lora-rank3", rank=3),
-    _idea("a quarter of the parameters", "fera-rank3", "lora-rank3", rank=3),
-    _lora("LoRA of the rank of a single expert", "lora-rank4", rank=4),
+    _idea("FeRA instead of LoRA, both with a quarter of the parameters", "fera-rank3", "lora-rank3", rank=3),
+    _lora("the rank of a single expert, a third of the parameters", "lora-rank4", rank=4),
     _lora("attention alone, twice the rank", "lora-attention", targets=["attention"], rank=24),
-    _idea("attention alone, twice the rank", "fera-attention", "lora-attention", targets=["attention"], rank=24),
+    _idea("FeRA instead of LoRA, both on attention alone", "fera-attention", "lora-attention", targets=["attention"],
+          rank=24),
     _lora("its own schedule in 70 % of the steps", "lora-short", steps=SHORT),
-    _idea("its own schedule in 70 % of the steps", "fera-short", "lora", steps=SHORT),
+    _idea("FeRA in 70 % of LoRA's steps, with a schedule of its own", "fera-short", "lora", steps=SHORT),
     Idea(Arm("lora-fine", {"method": "lora", "rank": 12}, FINE), "lora", "a finer sweep of the learning rate"),
-    _idea("a finer sweep of the learning rate", "fera-fine", "lora-fine", rates=FINE),
+    _idea("FeRA instead of LoRA, both with the finer sweep", "fera-fine", "lora-fine", rates=FINE),
     _lora("three times as many steps", "lora-long", steps=LONG),
-    _idea("three times as many steps", "fera-long", "lora-long", steps=LONG),
+    _idea("FeRA instead of LoRA, both with three times as many steps", "fera-long", "lora-long", steps=LONG),
     _idea("three times as many steps, half always on", "fera-shared-long", "fera-long", steps=LONG, shared_rank=6),
 )  # fmt: skip
-"""Ideas in the order in which they are best tried; an idea is judged against the arm that differs in it alone."""
+"""Ideas in the order in which they are best tried; an arm may be judged against several that differ in one thing."""
 
 EXTRA = {idea.arm.name: idea.arm for idea in IDEAS}
 ARMS = PLANNED | EXTRA

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.quality.contrasts import by_level, have
-from benchmarks.quality.numbers import Cell, arms_of, cells, rows_of, values_of
+from benchmarks.quality.numbers import Cell, arms_of, cells, curve_of, rows_of
 from benchmarks.quality.summary import REFERENCE, Compared
 from benchmarks.quality.words import ARM_WORDS, cell_name
 from reports.statistics import Ratio
@@ -95,18 +95,19 @@ def learning_curves(numbers: xr.Dataset, arms: Sequence[str] = SHOWN) -> Figure:
 
 def curve_panel(axis: Axes, numbers: xr.Dataset, cell: Cell, arms: Sequence[str]) -> None:
     """Learning curves of the arms in one cell, from the first evaluation after the start."""
-    final = float(values_of(numbers, "curve", rows_of(numbers, cell, REFERENCE))[:, -1].mean())
+    final = float(curve_of(numbers, rows_of(numbers, cell, REFERENCE))[1][:, -1].mean())
+    last = 0.0
     for place, arm in enumerate(arms):
         rows = rows_of(numbers, cell, arm)
         if not len(rows):
             continue
-        curve = values_of(numbers, "curve", rows).mean((0, 2))
-        steps = numbers.eval_step.values[: len(curve)]
-        axis.plot(steps[1:], curve[1:] / final, color=COLOURS[place], marker=MARKERS[place], markersize=3.5,
-                  linewidth=1.3, label=ARM_WORDS[arm])  # fmt: skip
+        steps, curve = curve_of(numbers, rows)
+        last = max(last, float(steps[-1]))
+        axis.plot(steps[1:], curve.mean((0, 2))[1:] / final, color=COLOURS[place], marker=MARKERS[place],
+                  markersize=3.5, linewidth=1.3, label=ARM_WORDS[arm])  # fmt: skip
     axis.axhline(1, color="#666666", linewidth=0.9)
     axis.set_ylim(0.95, 1.6)
-    axis.set_xticks(numbers.eval_step.values[1:7:2])
+    axis.set_xticks(np.linspace(0, last, 4)[1:])
     axis.set_title(cell_name(cell))
 
 

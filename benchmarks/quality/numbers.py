@@ -192,6 +192,16 @@ def common(numbers: xr.Dataset, cell: Cell, arms: Sequence[str]) -> list[NDArray
     return [np.array([row for row in rows if int(numbers.seed.values[row]) in seeds], np.int64) for rows in found]
 
 
+def curve_of(numbers: xr.Dataset, rows: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Steps at which some runs were evaluated (evaluations,) and their learning curves (run, evaluations, sample).
+
+    Arms with a length of their own are evaluated at steps at which others are not.
+    """
+    found = numbers.curve.isel(run=rows).dropna("eval_step", how="all").dropna("sample", how="all")
+    ordered = found.transpose("run", "eval_step", "sample").values
+    return np.asarray(found.eval_step.values, np.float64), np.asarray(ordered, np.float64)
+
+
 def values_of(numbers: xr.Dataset, name: str, rows: NDArray[np.int64]) -> Array:
     """A variable at some runs, (run, ...), without the padding that other runs made necessary."""
     part = numbers[name].isel(run=rows)

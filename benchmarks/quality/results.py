@@ -9,18 +9,19 @@ The numbers are two files: the tables as tidy CSV, and beside it, as `.zarr`, wh
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.quality import control_numbers, cost, figures, gating, numbers, tables, verdict
+from benchmarks.quality import control_numbers, cost, figures, gating, numbers, tables, verdict, why
 from benchmarks.quality.contrasts import by_level, have
 from benchmarks.quality.design import FULL, QUICK, Design
 from benchmarks.quality.drawn import closer, right_difference
+from benchmarks.quality.short import in_short
 from benchmarks.quality.summary import MAIN, REFERENCE, against_lora, answers, csv, leads, lines, speeds, sweeps
 from benchmarks.quality.words import ARM_WORDS, cell_name, listed, percent
 from spectra.analysis.statistics import holm
@@ -30,20 +31,26 @@ HERE = Path(__file__).parent
 PAGE, NUMBERS = Path("docs/results.md"), Path("benchmarks/results/quality.csv")
 
 
-def context(data: xr.Dataset, costs: dict[str, dict[str, float]], design: Design) -> dict[str, Any]:
+def context(
+    data: xr.Dataset, costs: dict[str, dict[str, float]], design: Design, looked: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """Everything that the template shows."""
     compared, fast, asked = against_lora(data), speeds(data, costs), answers(data)
+    swept = [one for one in sweeps(data) if one.arm in FULL.arms]
+    further = [one for one in sweeps(data) if one.arm not in FULL.arms]
     return facts(data, design) | {
-        "verdict": verdict.verdict(compared, fast), "unfinished": unfinished(data, design),
+        "verdict": verdict.verdict(compared, fast), "short": in_short(data, asked, fast),
+        "unfinished": unfinished(data, design),
         "arms_table": tables.arms_table(data), "parameter_spread": percent(tables.parameter_spread(data)),
         "error_table": tables.error_table(compared), "error_words": error_words(data),
         "level_words": levels(data), "speed_table": tables.speed_table(fast), "speed_words": speed_words(costs),
         "question_table": tables.question_table(asked), "question_notes": QUESTION_NOTES,
         "text_table": tables.text_table(data), "text_words": text_words(data),
         "spectrum_table": tables.spectrum_table(data), "spectrum_words": spectrum_words(data),
-        "sweep_table": tables.sweep_table(sweeps(data)), "sweep_words": verdict.sweep_words(sweeps(data)),
-        "gate_table": gating.table(data), "rate_words": verdict.rate_words(sweeps(data)),
-        "ideas_table": tables.ideas_table(leads(data)), "control": control_numbers.section(data),
+        "sweep_table": tables.sweep_table(swept), "sweep_words": verdict.sweep_words(swept),
+        "gate_table": gating.table(data), "rate_words": verdict.rate_words(swept),
+        "ideas_table": tables.ideas_table(leads(data)), "ideas_sweep": tables.sweep_table(further),
+        "why_table": why.table(looked), "control": control_numbers.section(data),
         "notes": (HERE / "notes.md").read_text().strip(),
     }  # fmt: skip
 
@@ -51,7 +58,8 @@ def context(data: xr.Dataset, costs: dict[str, dict[str, float]], design: Design
 QUESTION_NOTES = (
     "Energies, a clock and no routing are compared from a random start, so that nothing but what the gates follow "
     "differs; uniform gates make FeRA a LoRA of the same rank, with the same scale. Published mode differs from exact "
-    "mode in its bands (three, the highest one dropped), its scale, its consistency loss and that loss's gradient."
+    "mode in its bands (three, the highest one dropped), its scale, its consistency loss and that loss's gradient. "
+    "With uniform gates there is nothing that a prior could start, so that row asks for prior and routing together."
 )
 
 
@@ -61,13 +69,15 @@ def facts(data: xr.Dataset, design: Design) -> dict[str, Any]:
 
     return {
         "pictures": {task: count for task, (_, count, _) in TASKS.items()}, "seeds": len(design.seeds),
-        "steps": design.steps, "batch": design.batch, "samples": data.sizes["sample"], "levels": data.sizes["level"],
-        "drawn": data.sizes["picture"],
+        "steps": design.steps, "every": design.settings()["eval_every"], "batch": design.batch,
+        "samples": data.sizes["sample"], "levels": data.sizes["level"], "drawn": data.sizes["picture"],
     }  # fmt: skip
 
 
 def unfinished(data: xr.Dataset, design: Design) -> str:
-    """How many of the planned final runs are missing; empty when none is."""
+    """How many of the planned final runs are missing, or that they are those of `--quick`; empty for all of them."""
+    if design == QUICK:
+        return "these are runs of `--quick`, a few steps long, which say nothing of the methods."
     wanted = [((model, task), arm) for model in design.models for task in design.tasks for arm in design.arms]
     done = sum(min(len(numbers.rows_of(data, cell, arm)), len(design.seeds)) for cell, arm in wanted)
     planned = len(wanted) * len(design.seeds)
@@ -140,12 +150,14 @@ def differing(found: dict[Any, Any], what: str, above: str, below: str, data: xr
     return f"After correction over {len(found)} comparisons the {what} is {'; and '.join(parts)}."
 
 
-def write_page(data: xr.Dataset, costs: dict[str, dict[str, float]], design: Design, out: Path, table: Path) -> None:
+def write_page(
+    data: xr.Dataset, costs: dict[str, dict[str, float]], looked: Sequence[dict[str, Any]], out: Path, table: Path
+) -> None:
     """Write the page, its figures beside it in `images`, and the tidy table."""
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, autoescape=False
     )
-    shown = context(data, costs, design) | {"csv": table, "store": table.with_suffix(".zarr")}
+    shown = context(data, costs, planned(data), looked) | {"csv": table, "store": table.with_suffix(".zarr")}
     out.parent.mkdir(parents=True, exist_ok=True)
     table.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(environment.get_template("results.md.j2").render(shown).rstrip() + "\n")
@@ -158,12 +170,9 @@ def write_page(data: xr.Dataset, costs: dict[str, dict[str, float]], design: Des
         figures.write(figures.learning_curves(data), images / "quality-curves.svg")
 
 
-def planned(runs: Path | None) -> Design:
-    """The design that a folder of runs was started with; the full one where that is not known."""
-    note = runs / "design.json" if runs else None
-    if note is None or not note.is_file():
-        return FULL
-    return QUICK if json.loads(note.read_text())["steps"] == QUICK.steps else FULL
+def planned(data: xr.Dataset) -> Design:
+    """The design that the runs are of, by their length."""
+    return QUICK if int(data.eval_step.max()) == QUICK.steps else FULL
 
 
 def main() -> int:
@@ -173,12 +182,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=PAGE)
     parser.add_argument("--numbers", type=Path, default=NUMBERS, help="the tidy table; its store lies beside it")
     parser.add_argument("--cost", type=Path, default=cost.RESULT, help="what `benchmarks.quality.cost` wrote")
+    parser.add_argument("--why", type=Path, default=why.RESULT, help="what `benchmarks.quality.why` wrote")
     given = parser.parse_args()
     store = given.numbers.with_suffix(".zarr")
     try:
         if given.runs:
             numbers.save(numbers.collect(given.runs).assign(control_numbers.collect(given.runs)), store)
-        write_page(numbers.load(store), cost.read(given.cost), planned(given.runs), given.out, given.numbers)
+        write_page(numbers.load(store), cost.read(given.cost), why.read(given.why), given.out, given.numbers)
     except UserError as error:
         print(f"quality.results: {error}", file=sys.stderr)
         return 2

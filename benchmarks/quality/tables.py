@@ -85,13 +85,15 @@ def question_table(found: Sequence[tuple[Question, Compared]]) -> str:
 
 def ideas_table(found: Sequence[Compared]) -> str:
     """Ideas beyond the plan, each against the arm that differs in it alone."""
-    asked = {idea.arm.name: idea.question for idea in IDEAS}
+    asked = {(idea.arm.name, idea.against): idea.question for idea in IDEAS}
+    where = list(found[0].each) if found else []
     rows = [
-        [asked[one.a], f"`{one.a}` / `{one.b}`", words.ratio(one.all, bold=True), probability(one.all.p_corrected),
-         str(sum(r is not None for r in one.each.values()))]
+        [asked[one.a, one.b], f"`{one.a}` / `{one.b}`", words.ratio(one.all, bold=True) + partly(one),
+         probability(one.all.p_corrected), *(words.ratio(one.each[cell]) for cell in where)]
         for one in found if one.all is not None
     ]  # fmt: skip
-    return words.table(["what is changed", "arms", "ratio of final errors", "p (Holm)", "cells"], rows)
+    heads = ["what is changed", "arms", "ratio over all cells", "p (Holm)", *(cell_name(cell) for cell in where)]
+    return words.table(heads, rows)
 
 
 def text_table(numbers: xr.Dataset) -> str:

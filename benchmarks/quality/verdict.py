@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.quality.numbers import Cell
 from benchmarks.quality.summary import GOAL, MAIN, Compared, Speed, Swept
-from benchmarks.quality.words import ARM_WORDS, cell_name, listed, named, percent
+from benchmarks.quality.words import ARM_WORDS, cell_name, listed, named, percent, steps
 from reports.statistics import Ratio
 
 
@@ -19,13 +19,13 @@ def verdict(compared: Sequence[Compared], found: Sequence[Speed]) -> str:
     if main is None or main.all is None:
         return "There is no verdict yet: FeRA with a prior or LoRA have no final runs with two seeds in common."
     others = [one for one in compared if one is not main]
-    return " ".join([headline(main.all), in_cells(main), best_of(others), goal_words(found)]).strip()
+    return " ".join(filter(None, [headline(main.all), in_cells(main), best_of(others), goal_words(found)]))
 
 
 def headline(ratio: Ratio) -> str:
     """Whether FeRA beats LoRA; judged without correction, because this comparison was named before all others."""
     numbers = f"ratio {ratio.value:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
-    setting = "at equal trainable parameters and at the best learning rate of each"
+    setting = "started from the prior, at equal trainable parameters and at the best learning rate of each"
     if not ratio.differs:
         shows = percent(math.expm1(ratio.resolution))
         return (
@@ -72,7 +72,8 @@ def best_of(others: Sequence[Compared]) -> str:
 def with_ratio(one: Compared) -> str:
     """An arm and its ratio over all cells, or over those that there are."""
     assert one.all is not None
-    return f"{ARM_WORDS.get(one.a, one.a)} ({one.all.value:.3f}{partly(one)})"
+    ends = f"{one.all.low:.3f} to {one.all.high:.3f}"
+    return f"{ARM_WORDS.get(one.a, one.a)} ({one.all.value:.3f}, {ends}{partly(one)})"
 
 
 def partly(one: Compared) -> str:
@@ -83,13 +84,15 @@ def partly(one: Compared) -> str:
 
 def goal_words(found: Sequence[Speed]) -> str:
     """Whether the goal of steps was met by any arm in any cell."""
-    shares = {(one.arm, cell): steps.value for one in found for cell, steps in one.steps.items()}
+    taken = {(one.arm, cell): share for one in found for cell, share in one.steps.items()}
+    shares = {key: share.value for key, share in taken.items()}
     if not shares:
         return ""
     met = {arm: [cell for (one, cell), share in shares.items() if one == arm and share <= GOAL] for arm, _ in shares}
     reached = [
-        f"{ARM_WORDS.get(arm, arm)} on {listed([cell_name(c) for c in there])}" for arm, there in met.items() if there
-    ]
+        f"{ARM_WORDS.get(arm, arm)} on {listed([f'{cell_name(c)}: {steps(taken[arm, c])}' for c in there])}"
+        for arm, there in met.items() if there
+    ]  # fmt: skip
     if reached:
         return f"The goal, LoRA's final error in {GOAL} of its steps, was reached by {'; '.join(reached)}."
     arm, cell = min(shares, key=lambda key: shares[key])
@@ -97,8 +100,8 @@ def goal_words(found: Sequence[Speed]) -> str:
     if math.isinf(least):
         return "No arm reached LoRA's final error in any cell."
     return (
-        f"No arm reached the goal, LoRA's final error in {GOAL} of its steps: the least was {least:.2f} "
-        f"({ARM_WORDS.get(arm, arm)} on {cell_name(cell)})."
+        f"No arm reached the goal, LoRA's final error in {GOAL} of its steps: the least of {len(shares)} shares was "
+        f"{steps(taken[arm, cell])}, of {ARM_WORDS.get(arm, arm)} on {cell_name(cell)}."
     )
 
 

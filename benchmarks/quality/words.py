@@ -57,7 +57,9 @@ def steps(found: Steps | None) -> str:
 
 
 def difference(found: Difference, digits: int = 3) -> str:
-    """A difference with its sign and interval."""
+    """A difference with its sign and interval; no interval where no pair of values differs."""
+    if found.low == found.high == found.value == 0:
+        return f"{0:+.{digits}f} (no pair differs)"
     return f"{found.value:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
 
 
@@ -67,13 +69,19 @@ def percent(share: float) -> str:
 
 
 def finding(found: Ratio, lower: str, higher: str) -> str:
-    """What a ratio of errors says once it is corrected: which side is better and by how much, or what would show."""
+    """What a ratio of errors says once it is corrected: which side is better and by how much, or what would show.
+
+    An interval is not corrected; where it excludes 1 and the corrected p does not hold, that is said.
+    """
     if not found.bounded:
         return "one seed or picture only: nothing can be said"
+    side, by = (lower, 1 - found.value) if found.value < 1 else (higher, 1 - 1 / found.value)
     if found.holds:
-        side, by = (lower, 1 - found.value) if found.value < 1 else (higher, found.value - 1)
-        return f"{side} has the lower error, by {percent(by if found.value < 1 else by / found.value)}"
-    return f"no difference found; with 80 % power, differences above {percent(math.expm1(found.resolution))} would show"
+        return f"{side} has the lower error, by {percent(by)}"
+    power = f"with 80 % power, differences above {percent(math.expm1(found.resolution))} would show"
+    if found.differs:
+        return f"not settled: alone it speaks for {side}, by {percent(by)}, but not after correction; {power}"
+    return f"no difference found; {power}"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

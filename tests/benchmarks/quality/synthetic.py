@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,7 @@ def write_final(
     parameters: int = 100,
     gates: int = 0,
     energy: float = 1.0,
+    steps: Sequence[int] = (0, 60, 120),
 ) -> None:
     """A final run whose curve falls in a straight line from `start` times the final errors to them, in two parts."""
     folder = out / job.folder
@@ -55,7 +57,7 @@ def write_final(
     curve = np.stack([start * final, (start + 1) / 2 * final, final]).astype(np.float32)
     metrics = xr.Dataset(
         {"validation_error": (("eval_step", "level", "sample", "draw"), curve[..., None])},
-        {"eval_step": [0, 60, 120], "log_snr": ("level", np.linspace(4, -4, LEVELS))},
+        {"eval_step": list(steps), "log_snr": ("level", np.linspace(4, -4, LEVELS))},
     )
     if gates:
         metrics["gates"] = (

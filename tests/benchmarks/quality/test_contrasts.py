@@ -8,7 +8,9 @@ import xarray as xr
 from scipy import stats
 
 from benchmarks.quality import contrasts, numbers
-from tests.benchmarks.quality.synthetic import experiment
+from benchmarks.quality.design import Job
+from reports.statistics import crossed
+from tests.benchmarks.quality.synthetic import errors, experiment, write_final
 
 CELL = ("mini", "style")
 SCALES = {"lora": 1.0, "fera-prior": 0.9, "fera-random": 1.25}
@@ -49,7 +51,7 @@ def test_a_single_cell_pooled_is_the_cell() -> None:
 def test_variances_of_tasks_add_and_models_of_one_task_are_averaged_first() -> None:
     rng = np.random.default_rng(0)
     style, subject, other = (rng.normal(size=(5, 6)) for _ in range(3))
-    alone = [contrasts.crossed(part) for part in (style, subject)]
+    alone = [crossed(part) for part in (style, subject)]
     error, freedom = contrasts.mean_of_cells({("mini", "style"): style, ("mini", "subject"): subject})
     variances = np.array([e**2 / 4 for e, _ in alone])
     assert error == pytest.approx(np.sqrt(variances.sum()))
@@ -57,13 +59,13 @@ def test_variances_of_tasks_add_and_models_of_one_task_are_averaged_first() -> N
         variances.sum() ** 2 / sum(v**2 / f for v, (_, f) in zip(variances, alone, strict=True))
     )
     both = contrasts.mean_of_cells({("mini", "style"): style, ("mini-flow", "style"): other})
-    assert both == pytest.approx(contrasts.crossed((style + other) / 2))
+    assert both == pytest.approx(crossed((style + other) / 2))
 
 
 def test_models_that_err_alike_on_the_same_pictures_do_not_count_twice() -> None:
     part = np.random.default_rng(1).normal(size=(5, 6))
     twice = contrasts.mean_of_cells({("mini", "style"): part, ("mini-flow", "style"): part})
-    assert twice == pytest.approx(contrasts.crossed(part))
+    assert twice == pytest.approx(crossed(part))
 
 
 def test_pooled_intervals_cover_the_truth_as_often_as_they_promise() -> None:
@@ -120,3 +122,12 @@ def test_arms_with_one_common_seed_are_not_compared(tmp_path: Path) -> None:
     few = numbers.collect(experiment(tmp_path, {"lora": 1.0, "fera-prior": 0.9}, 1, ("mini",)))
     assert contrasts.in_cell(few, CELL, "fera-prior", "lora") is None
     assert contrasts.over_cells(few, "fera-prior", "lora") is None
+
+
+def test_steps_are_the_same_whether_or_not_an_arm_of_another_length_was_run(tmp_path: Path) -> None:
+    for arm, scale, steps in (("lora", 1.0, (0, 60, 120)), ("fera-prior", 0.9, (0, 60, 120)),
+                              ("lora-short", 1.0, (0, 60, 84))):  # fmt: skip
+        for seed in range(2):
+            write_final(tmp_path, Job(*CELL, arm, 0.008, seed, True), errors(seed, scale), steps=steps)
+    found = contrasts.steps_to_reach(numbers.collect(tmp_path), CELL, "fera-prior", "lora")
+    assert found.value == pytest.approx(0.5 + 0.5 * (1.8 - 1) / 0.9, abs=1e-4)

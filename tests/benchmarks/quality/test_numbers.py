@@ -81,3 +81,15 @@ def test_gates_of_arms_with_fewer_experts_leave_the_last_places_empty(tmp_path: 
     rows = {arm: int(numbers.rows_of(data, CELL, arm)[0]) for arm in ("lora", "fera-experts2")}
     assert np.isnan(data.gate.values[rows["lora"]]).all()
     assert np.isfinite(data.gate.values[rows["fera-experts2"]]).sum(-1).tolist() == [[2] * 3] * 2
+
+
+def test_an_arm_of_another_length_does_not_shift_the_curves_of_others(tmp_path: Path) -> None:
+    for arm, steps in (("lora", [0, 60, 120]), ("lora-short", [0, 60, 84])):
+        job = Job(*CELL, arm, 0.008, 0, True)
+        write_final(tmp_path, job, errors(0), steps=steps)
+    data = numbers.collect(tmp_path)
+    assert data.eval_step.values.tolist() == [0, 60, 84, 120]
+    for arm, steps in (("lora", [0, 60, 120]), ("lora-short", [0, 60, 84])):
+        found, curve = numbers.curve_of(data, numbers.rows_of(data, CELL, arm))
+        assert found.tolist() == steps
+        np.testing.assert_allclose(curve[0, -1], errors(0).mean(0), rtol=1e-6)

@@ -16,7 +16,7 @@ from tests.benchmarks.quality.synthetic import experiment
 @cache
 def runs() -> Path:
     """A folder of runs that tests only read."""
-    return experiment(Path(mkdtemp()), SCALES)
+    return experiment(Path(mkdtemp()), SCALES, 2)
 
 
 SCALES = {"lora": 1.0, "fera-prior": 0.98, "fera-random": 1.0, "fera-shared": 0.97}
@@ -36,9 +36,13 @@ def test_one_command_makes_page_figures_and_numbers(tmp_path: Path, argv: None) 
     assert write(tmp_path, "--runs", str(runs()), "--cost", "none.json") == 0
     page = (tmp_path / "docs" / "results.md").read_text()
     assert "# Does routing by band energies help?\n\n**FeRA " in page
-    assert "36 of 300 planned final runs are there" in page
+    assert "24 of 300 planned final runs are there" in page
     assert "0.98" in page
-    assert "half of the rank is always on" in page
+    ideas = page.split("## Beyond the plan")
+    assert "half of the rank is always on | `fera-shared` / `fera-prior`" in ideas[1]
+    assert "fera-shared" not in ideas[0]  # neither in the planned tables nor in the table of their sweeps
+    assert "| mini, style | `fera-shared` |" in ideas[1]
+    assert "- **Is a start from the prior better than a random one?** The prior" in page
     assert not any(word in page for word in ("nan", "None", "{{", "{%"))
     for name in ("forest", "levels", "curves"):
         figure = tmp_path / "docs" / "images" / f"quality-{name}.svg"
@@ -94,7 +98,7 @@ def test_the_quick_experiment_runs_and_becomes_a_page(tmp_path: Path, argv: None
     assert "fera-prior" in done.stdout
     assert write(tmp_path, "--runs", str(tmp_path / "runs"), "--cost", "none.json") == 0
     page = (tmp_path / "docs" / "results.md").read_text()
-    assert "planned final runs" not in page  # all of the quick design are there
+    assert "these are runs of `--quick`" in page
     assert "(`fera-prior`)" in page
     kept = np.genfromtxt(tmp_path / "q.csv", delimiter=",", names=True, dtype=None, encoding=None)
     assert {"sweep", "error", "against_lora"} <= set(kept["table"])

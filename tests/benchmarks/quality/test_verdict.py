@@ -38,7 +38,9 @@ def test_other_arms_are_named_once_they_differ_after_correction() -> None:
 
 
 def test_the_goal_is_said_to_be_missed_or_reached_with_the_number() -> None:
-    assert re.search(r"No arm reached the goal, .* in 0\.7 of its steps: the least was 0\.\d\d", said(0.9))
+    assert re.search(
+        r"No arm reached the goal, .* in 0\.7 of its steps: the least of 4 shares was 0\.\d\d \(0", said(0.9)
+    )
     assert "The goal, LoRA's final error in 0.7 of its steps, was reached by FeRA, start from the prior" in said(0.6)
     assert "No arm reached LoRA's final error in any cell." in said(1.1, 1.3)
 
@@ -55,6 +57,10 @@ def test_no_difference_is_said_with_what_would_show() -> None:
     better = Ratio(0.9, 0.88, 0.92, 5, 32, "", p=1e-6, p_corrected=1e-5, error=0.01, freedom=20)
     assert words.finding(better, "the prior", "a random start") == "the prior has the lower error, by 10 %"
     worse = Ratio(1.25, 1.2, 1.3, 5, 32, "", p=1e-6, p_corrected=1e-5, error=0.01, freedom=20)
+    alone = Ratio(1.009, 1.002, 1.015, 5, 32, "", p=0.018, p_corrected=0.054, error=0.003, freedom=20, family=4)
+    assert words.finding(alone, "energies", "the clock").startswith(
+        "not settled: alone it speaks for the clock, by 0.9 %, but not after correction; with 80 % power"
+    )
     assert words.finding(worse, "the prior", "a random start") == "a random start has the lower error, by 20 %"
 
 
