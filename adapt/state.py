@@ -182,7 +182,7 @@ def place(folder: Path, name: str, write: Callable[[Path], object]) -> Path:
             remove(final)  # a folder cannot be renamed onto another one
         partial.replace(final)
     except BaseException:
-        remove(partial)
+        _discard(partial)
         raise
     _sync_one(folder)
     return final
@@ -207,6 +207,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _discard(path: Path) -> None:
+    """Remove a file or a folder as far as it can be: what went wrong before is what has to be told."""
+    with suppress(OSError):  # threads of `write` may still be at work inside
+        remove(path)
 
 
 def publish(home: Home, record: Mapping[str, Any]) -> None:

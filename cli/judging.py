@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ from cli.common import (
     collect_prompts,
     count,
     emit,
+    kept,
     parse_seeds,
     printable,
     progress_bar,
@@ -26,10 +28,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from reports import Report
-    from reports.metrics import Comparison, Measure
+    from reports.evaluated import Evaluation
+    from reports.sections import Said
 
 TOP = 3
 """How many sentences of a report are printed."""
+MOST = 8
+"""How many sentences on an evaluation are printed."""
+DETAILS = ("band_ratio_", "attribute_")
+"""Measures of one band or one attribute, which the report draws."""
+ARROWS = {"lower": " ↓", "higher": " ↑", "neutral": ""}
+LEGEND = "↓ lower is better, ↑ higher is better; n: prompts, or held-out pictures for the validation error"
 GATE_FAILED = 1
 """Exit code where a gate of --fail-if is true: the command worked, the adapters did not."""
 
@@ -55,7 +64,10 @@ def evaluate(
     ] = None,
     network: Annotated[
         list[str] | None,
-        typer.Option("--network", help="Features: world, clip=PATH_OR_ID, dino=PATH_OR_ID, inception, none; repeat."),
+        typer.Option(
+            "--network",
+            help="Features: world (bundled models' default), clip=PATH, dino=PATH (or hub ids), inception, none.",
+        ),
     ] = None,
     name: Annotated[list[str] | None, typer.Option("--name", help="Name of an adapter, in their order.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps; default: the runs'.")] = None,
@@ -70,7 +82,7 @@ def evaluate(
     """
     texts, numbers = collect_prompts(prompt, prompts), parse_seeds(seeds)
     others = collect_prompts(None, unrelated) if unrelated else []
-    with progress_bar("evaluating") as progress:
+    with kept(lambda: _kept_in(out)), progress_bar("evaluating") as progress:
         import adapt
 
         found = adapt.evaluate(
@@ -78,70 +90,97 @@ def evaluate(
             networks=tuple(network or ["auto"]), names=name or None, steps=steps, guidance=guidance,
             resolution=resolution, batch=batch, progress=progress, command=shlex.join(["adapt", *sys.argv[1:]]),
         )  # fmt: skip
-    from reports.metrics import compare, measured, reasons, summarise
+    from reports.evaluated import judged
 
-    known = measured(found)
-    measures, missing = summarise(known), reasons(known)
-    comparisons = compare(known, names=headline(measures))
+    judgement = judged(out, found, (), json.loads(found.attrs["protocol"]))
     if as_json:
-        emit({
-            "evaluation": out, "measures": [one.to_dict() for one in measures],
-            "comparisons": [one.to_dict() for one in comparisons], "missing": missing,
-        })  # fmt: skip
+        emit(_document(judgement))
+    else:
+        _print_judgement(judgement)
+
+
+def _kept_in(out: Path) -> str:
+    """What an evaluation that was stopped leaves behind."""
+    from adapt.evaluation.store import known_in
+    from spectra.errors import UserError
+
+    try:
+        whole = count(len(known_in(out)), "whole model")
+    except UserError:  # there is no evaluation yet
+        return "nothing was written"
+    return f"{out} keeps {whole}, and the same command goes on from there"
+
+
+def _document(found: Evaluation) -> dict[str, Any]:
+    """Everything that is known, for scripts."""
+    return {
+        "evaluation": found.path, "sentences": [one.text for one in _sentences(found)],
+        "measures": [one.to_dict() for one in found.measures],
+        "comparisons": [one.to_dict() for one in (*found.among, *found.to_base)], "missing": list(found.absent),
+    }  # fmt: skip
+
+
+def _print_judgement(found: Evaluation) -> None:
+    """What it comes to in words, then the numbers behind it, then what could not be measured."""
+    said = _sentences(found)
+    for one in said[:MOST]:
+        typer.echo(wrapped(printable(f"{one.claim}.")))
+        typer.echo(wrapped(printable(f"  {one.support}."), "  ") + "\n" if one.support else "")
+    if found.measures:
+        from cli.tables import print_table
+
+        print_table(measure_table(found))
+        typer.echo()
+    _print_list("Read with care:", _cautions(found))
+    _print_list("Not measured:", found.absent)
+    held = " and ".join(["the base", *[count(len(found.adapters), "adapter")] * bool(found.adapters)])
+    more = f"{count(len(said) - MOST, 'further sentence')}, " * (len(said) > MOST)
+    page = f"; `adapt report {found.path}` makes a page with {more}pictures, noise levels, bands and attributes"
+    typer.echo(wrapped(printable(f"{found.path} holds {held}{page * bool(found.adapters)}")))
+
+
+def _cautions(found: Evaluation) -> list[str]:
+    """What the numbers of a measure suffer from, once for all adapters."""
+    noted = [(one.title, one.note.partition(", extrapolated")[0]) for one in found.measures if one.note]
+    return [f"{title}: {note}" for title, note in dict.fromkeys(noted)]
+
+
+def _print_list(title: str, lines: Sequence[str]) -> None:
+    """A title with one point a line and an empty line below; nothing for no points."""
+    if not lines:
         return
-    _print_measures(measures)
-    for words in _differences(comparisons):
+    typer.echo(title)
+    for words in lines:
         typer.echo(wrapped(f"- {printable(words)}", "  "))
-    for words in missing:
-        typer.echo(wrapped(f"- {printable(words)}", "  "))
-    typer.echo(f"\n{out} holds {count(found.sizes['adapter'], 'model')}; `adapt report {out}` makes a page of it")
+    typer.echo()
 
 
-DETAILS = ("band_ratio_", "attribute_")
-"""Measures of one band or one attribute: compared in the report, where each kind is a family of its own."""
+def _sentences(found: Evaluation) -> list[Said]:
+    """Which adapter is better, pair by pair, and what each does to the base: the words of the report."""
+    from reports.evaluation_words import about_base_model, best_of, headline
+    from reports.words import brief
+
+    said = [*best_of(found), *(headline(found, a, b) for a, b in found.pairs)]
+    return brief([*said, *(about_base_model(found, label) for label in found.adapters)])
 
 
-def headline(measures: Sequence[Measure]) -> list[str]:
-    """Names of the measures that are compared in one family; fewer cells, less is lost to the correction."""
-    names = dict.fromkeys(one.name for one in measures)
-    return [name for name in names if name == "attribute_right" or not name.startswith(DETAILS)]
-
-
-def _print_measures(measures: Sequence[Measure]) -> None:
-    """A row for each measure, a column for each adapter."""
-    from cli.tables import print_table
-
-    print_table(measure_table(measures))
-
-
-def measure_table(measures: Sequence[Measure]) -> Table:
-    """Values with intervals."""
+def measure_table(found: Evaluation) -> Table:
+    """Measures x models, with intervals and arrows; single bands and attributes are left to the report."""
     from rich.markup import escape
     from rich.table import Table
 
-    adapters = list(dict.fromkeys(one.adapter for one in measures))
-    table = Table("Measure", *(escape(printable(one)) for one in adapters), title_justify="left")
-    for name in dict.fromkeys(one.name for one in measures):
-        row = {one.adapter: one for one in measures if one.name == name}
-        better = {"lower": " ↓", "higher": " ↑"}.get(next(iter(row.values())).better, "")
-        title = escape(printable(next(iter(row.values())).title))
-        table.add_row(f"{title}{better}", *(_cell(row.get(adapter)) for adapter in adapters))
+    from reports.evaluation_tables import measure_table as rows_of
+
+    better = {one.name: one.better for one in found.measures}
+    names = [name for name in better if name == "attribute_right" or not name.startswith(DETAILS)]
+    made = rows_of(found, names)
+    table = Table(caption=f"{made.caption}; {LEGEND}", caption_justify="left")
+    for head in (made.heads[0], "n", *made.heads[2:]):
+        table.add_column(escape(printable(head)), overflow="fold")
+    for name, (title, _, *cells) in zip(names, made.rows, strict=True):
+        n = next(one.value.n for one in found.measures if one.name == name)
+        table.add_row(escape(printable(f"{title}{ARROWS[better[name]]}")), str(n), *map(escape, cells))
     return table
-
-
-def _cell(measure: Measure | None) -> str:
-    if measure is None:
-        return ""
-    value = measure.value
-    return f"{value.value:.3g} ({value.low:.3g} to {value.high:.3g})"
-
-
-def _differences(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """What holds after correction first, then how many comparisons showed nothing."""
-    yield from (one.words for one in comparisons if one.holds)
-    quiet = [one for one in comparisons if not one.holds]
-    if quiet:
-        yield f"{count(len(quiet), 'comparison')} found no difference; the report says which would have shown"
 
 
 def report(
@@ -153,7 +192,7 @@ def report(
     junit: Annotated[Path | None, typer.Option("--junit", help="JUnit XML file to write, for CI.")] = None,
     fail_if: Annotated[
         list[str] | None,
-        typer.Option("--fail-if", help="Gate such as 'drift>0.1' or 'error_ratio.high@LoRA>1'; ends with code 1."),
+        typer.Option("--fail-if", help="Gate such as 'drift>0.1' or 'error_ratio.high@DoRA>1'; ends with code 1."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -184,11 +223,7 @@ def report(
 def _print_report(made: Report, written: Path) -> None:
     for words in made.sentences[:TOP]:
         typer.echo(wrapped(printable(words)) + "\n")
-    if made.warnings:
-        typer.echo("Read with care:")
-        for words in made.warnings:
-            typer.echo(wrapped(f"- {printable(words)}", "  "))
-        typer.echo()
+    _print_list("Read with care:", made.warnings)
     typer.echo(f"The report is in {written}")
 
 

@@ -131,7 +131,8 @@ def labels_of(adapters: Sequence[Adapter], names: Sequence[str] | None, known: S
             an adapter that is in the store with other weights.
     """
     if names is not None and len(names) != len(adapters):
-        raise UserError(f"{len(names)} names were given for {len(adapters)} adapters; give one each")
+        many = "adapter" if len(adapters) == 1 else "adapters"
+        raise UserError(f"{len(names)} names were given for {len(adapters)} {many}; give one each")
     found: list[str] = []
     for place, adapter in enumerate(adapters):
         wanted = None if names is None else str(names[place]).strip()
@@ -176,6 +177,11 @@ def _free(name: str, used: set[str]) -> str:
 
 
 def unrepeated(given: Iterable[str | Path]) -> list[str]:
-    """The adapters that were named, each once; the word base names what is always there."""
+    """The adapters that were named, each once, by whatever path; the word base names what is always there."""
     words = dict.fromkeys(str(one) for one in given)
-    return [word for word in words if word != BASE or Path(word).exists()]
+    places = {Path(word).expanduser().resolve(): word for word in reversed(words)}
+    return [word for word in words if places[Path(word).expanduser().resolve()] == word and _is_adapter(word)]
+
+
+def _is_adapter(word: str) -> bool:
+    return word != BASE or Path(word).exists()

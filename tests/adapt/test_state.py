@@ -194,6 +194,28 @@ def test_a_file_is_placed_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
     assert "1" in (tmp_path / "x.json").read_text()
 
 
+def test_a_folder_that_cannot_be_cleared_does_not_hide_what_went_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that still write into it can make a folder impossible to remove; the next attempt removes it."""
+
+    def write(partial: Path) -> None:
+        partial.mkdir()
+        (partial / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    def busy(path: Path, *_: object, **__: object) -> None:
+        raise OSError(39, "Directory not empty", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("adapt.state.shutil.rmtree", busy)
+        with pytest.raises(OSError, match="No space"):
+            state.place(tmp_path, "x", write)
+    state.place(tmp_path, "x", lambda partial: partial.mkdir())
+    assert names(tmp_path) == ["x"]
+    assert not list((tmp_path / "x").iterdir())
+
+
 def test_only_complete_records_are_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a finished run"):
         state.read_record(tmp_path)

@@ -54,10 +54,11 @@ def bits(pipe: Any) -> dict[str, Tensor]:
     }
 
 
+SLOW = pytest.mark.slow
 QUICK = ("run-lora", "fera", "full", "text", "peft-other", "diffusers-text", "kohya", "merged", "denoiser-file")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in KINDS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name not in QUICK)) for name in KINDS])
 def test_every_kind_draws_otherwise_and_leaves_the_base_as_it_was(name: str) -> None:
     kind, path = KINDS[name][0], KINDS[name][1]()
     found, pipe = find(path), pipeline()
@@ -72,7 +73,9 @@ def test_every_kind_draws_otherwise_and_leaves_the_base_as_it_was(name: str) -> 
     assert torch.equal(drawn(pipe), before)
 
 
-@pytest.mark.parametrize("name", ["adapter-of-run", "fera", "full", "text"])
+@pytest.mark.parametrize(
+    "name", ["fera", "text", *(pytest.param(one, marks=SLOW) for one in ("adapter-of-run", "full"))]
+)
 def test_our_own_kinds_draw_what_our_own_loader_makes_of_them(name: str) -> None:
     path, pipe = KINDS[name][1](), load_pipeline(model("sd"))
     load_adapters(pipe, path)
@@ -94,7 +97,7 @@ def test_exports_of_a_lora_draw_the_pictures_of_the_lora() -> None:
     torch.testing.assert_close(made[2], made[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fera", "text", "merged"])
+@pytest.mark.parametrize("name", ["fera", *(pytest.param(one, marks=SLOW) for one in ("text", "merged"))])
 def test_pictures_do_not_depend_on_the_batch_but_by_rounding(name: str) -> None:
     with attached(pipeline(), find(KINDS[name][1]())):
         torch.testing.assert_close(drawn(pipeline(), 1), drawn(pipeline(), 8), rtol=1e-4, atol=1e-4)
@@ -219,7 +222,10 @@ OTHERS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize(
+    "make",
+    [pytest.param(make, marks=[SLOW] * (name in ("pipeline", "width")), id=name) for name, make in OTHERS.items()],
+)
 def test_an_adapter_of_another_model_is_refused_in_a_sentence_and_leaves_the_base(make: Any, tmp_path: Path) -> None:
     path, pipe = make(tmp_path), pipeline()
     before, weights = drawn(pipe), bits(pipe)

@@ -17,9 +17,18 @@ import xarray as xr
 
 import spectra
 from adapt.evaluation import stage
-from adapt.evaluation.adapters import base
-from adapt.evaluation.references import Sources, warn_learned
-from adapt.evaluation.store import open_evaluation
+from adapt.evaluation.adapters import base, find
+from adapt.evaluation.references import Sources, sources_of, warn_learned
+from adapt.evaluation.request import (
+    Request,
+    guidance_of,
+    labels_of,
+    model_of,
+    settings_of,
+    steps_of,
+    unrepeated,
+)
+from adapt.evaluation.store import known_in, open_evaluation
 from adapt.methods import load_adapters
 from adapt.networks import Network
 from adapt.task import prepare
@@ -134,13 +143,13 @@ def test_the_same_call_again_changes_no_file(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"prompts": ["another"]}, "prompts was"),
-        ({"seeds": [1]}, r"seeds was \[3, 5\], is \[1\]"),
+        pytest.param({"seeds": [1]}, r"seeds was \[3, 5\], is \[1\]", marks=pytest.mark.slow),
         ({"steps": 3}, "steps was 2, is 3"),
-        ({"guidance": 1.0}, "guidance was 3.0, is 1.0"),
-        ({"unrelated": []}, "unrelated was"),
-        ({"resolution": 32}, "sizes.height was 64, is 32"),
+        pytest.param({"guidance": 1.0}, "guidance was 3.0, is 1.0", marks=pytest.mark.slow),
+        pytest.param({"unrelated": []}, "unrelated was", marks=pytest.mark.slow),
+        pytest.param({"resolution": 32}, "sizes.height was 64, is 32", marks=pytest.mark.slow),
         ({"data": data() / "heldout"}, "heldout"),
-        ({"model": merged}, "model_hash was"),
+        pytest.param({"model": merged}, "model_hash was", marks=pytest.mark.slow),
         ({"names": ["merged"]}, "the name 'merged' is taken"),
     ],
 )
@@ -164,21 +173,32 @@ def test_an_adapter_that_changed_is_refused_by_name(tmp_path: Path) -> None:
         evaluated(tmp_path / "a.zarr", [tmp_path / "mine"], prompts=["a"], seeds=[0])
 
 
-def test_an_adapter_that_was_moved_is_known_by_its_weights(tmp_path: Path) -> None:
-    for name in ("here", "there"):
-        shutil.copytree(strong_lora(), tmp_path / name / "mine")
-    for name in ("here", "there"):
-        found = evaluated(tmp_path / "a.zarr", [tmp_path / name / "mine"], prompts=["a"], seeds=[0])
-    assert found.adapter.values.tolist() == ["base", "mine"]
+def test_an_adapter_that_was_moved_is_known_by_its_name_and_weights(tmp_path: Path) -> None:
+    known = known_in(two()[0])
+    for name in ("strong", "other"):
+        shutil.copytree(strong_lora(), tmp_path / name)
+    assert labels_of([find(tmp_path / "strong")], None, known) == ["strong"]
+    assert labels_of([find(tmp_path / "other")], None, known) == ["other"]
 
 
 def test_labels_are_unique_or_given(tmp_path: Path) -> None:
     shutil.copytree(merged() / "unet", tmp_path / "strong" / "unet")
-    found = evaluated(tmp_path / "a.zarr", [strong_lora(), tmp_path / "strong" / "unet"], prompts=["a"], seeds=[0])
-    assert found.adapter.values.tolist() == ["base", "strong", "strong (2)"]
-    found = evaluated(tmp_path / "a.zarr", [by_hand("fera")], prompts=["a"], seeds=[0], names=["<i>ünï</i>"])
-    assert found.adapter.values.tolist()[-1] == "<i>ünï</i>"
-    assert spectra.open_cube(tmp_path / "a.zarr" / "probe").adapter.values[-1] == "<i>ünï</i>"
+    both = [find(strong_lora()), find(tmp_path / "strong" / "unet")]
+    assert labels_of(both, None, []) == ["strong", "strong (2)"]
+    assert labels_of(both, None, known_in(two()[0])) == ["strong", "strong (2)"]
+    assert labels_of(both, ["<i>ünï</i>", "b"], []) == ["<i>ünï</i>", "b"]
+
+
+def test_an_adapter_that_is_given_twice_is_one(tmp_path: Path) -> None:
+    (tmp_path / "strong").symlink_to(strong_lora())
+    given: list[str | Path] = [
+        strong_lora(),
+        str(strong_lora()),
+        strong_lora() / ".." / "strong",
+        tmp_path / "strong",
+        "base",
+    ]
+    assert unrepeated(given) == [str(strong_lora())]
 
 
 @pytest.mark.parametrize(
@@ -189,16 +209,16 @@ def test_labels_are_unique_or_given(tmp_path: Path) -> None:
         ({"prompts": "a circle"}, "prompts is a list of texts"),
         ({"seeds": [-1]}, "a seed is a whole number"),
         ({"steps": 0}, "steps is at least 1"),
-        ({"steps": 2000}, "2000 sampler steps are too many"),
+        pytest.param({"steps": 2000}, "2000 sampler steps are too many", marks=pytest.mark.slow),
         ({"batch": 0}, "batch is at least 1"),
         ({"guidance": -1.0}, "guidance is a number of at least 0"),
         ({"unrelated": PROMPTS[:1]}, "given as asked and as unrelated"),
         ({"model": "no-such-model"}, "no model folder"),
         ({"model": None}, "give the model"),
-        ({"networks": ["no-such-network"]}, "no-such-network"),
+        pytest.param({"networks": ["no-such-network"]}, "no-such-network", marks=pytest.mark.slow),
         ({"data": "no-such-folder"}, "no-such-folder"),
-        ({"device": "cuda:7"}, "the device 'cuda:7' cannot be used"),
-        ({"names": ["a", "b"]}, "2 names were given for 1 adapters"),
+        pytest.param({"device": "cuda:7"}, "the device 'cuda:7' cannot be used", marks=pytest.mark.slow),
+        ({"names": ["a", "b"]}, "2 names were given for 1 adapter;"),
         ({"names": ["base"]}, "the name 'base' is taken"),
     ],
 )
@@ -229,8 +249,22 @@ def test_a_place_with_something_else_is_refused(tmp_path: Path) -> None:
         open_evaluation(tmp_path / "gone.zarr")
 
 
-def test_runs_say_what_is_left_open(tmp_path: Path) -> None:
-    """Model, steps, guidance and the held-out pictures are the runs' own."""
+def test_what_is_left_open_is_as_in_the_runs() -> None:
+    """Model, steps, guidance and pictures, where all adapters are runs and agree."""
+    mine, open_ = find(run("lora")), Request(None, ["a"], [0], [], None, None, ["none"], None, None, None, None, 8)
+    assert mine.record is not None
+    settings = settings_of([mine])
+    assert (model_of(open_, None, [mine]), steps_of(open_, None, settings)) == (str(model("sd")), 2)
+    other = replace(mine, record=mine.record | {"config": mine.record["config"] | {"sample_steps": 9, "guidance": 1.0}})
+    assert guidance_of(open_, None, settings_of([other])) == 1.0
+    assert (steps_of(open_, None, settings_of([mine, other])), guidance_of(open_, None, settings)) == (20, 3.0)
+    found = sources_of(open_, None, [mine])
+    assert (found.data, found.train) == (str(data() / "heldout"), str(data() / "train"))
+    assert sources_of(open_, None, [mine, find(strong_lora())]) == Sources()
+
+
+@pytest.mark.slow
+def test_evaluations_of_runs_are_as_the_runs_were_and_stay_so(tmp_path: Path) -> None:
     found = evaluated(tmp_path / "a.zarr", [run("lora")], model=None, steps=None, seeds=[0], prompts=["a"])
     told = protocol(found)
     assert (told["model"], told["steps"], told["guidance"]) == (str(model("sd")), 2, 3.0)
@@ -342,6 +376,7 @@ def test_attributes_are_read_of_pictures_of_the_world_alone(tmp_path: Path) -> N
     assert "attribute_right" not in two()[1]
 
 
+@pytest.mark.slow
 def test_flow_models_and_their_adapters_are_evaluated_too(tmp_path: Path) -> None:
     found = evaluated(tmp_path / "a.zarr", [flow_lora()], model=model("sd3"), data=data() / "heldout", seeds=[0])
     assert found.adapter.values.tolist() == ["base", "flow"]

@@ -67,7 +67,7 @@ POINTS: dict[str, tuple[Any, str, int, bool, int]] = {
 """What is killed -> (owner, name, call, before it works?, whole adapters)."""
 
 
-QUICK = ("at the second picture of the base", "after its pictures, which the cube has", "before its metadata")
+QUICK = ("after its pictures, which the cube has", "before its metadata")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,7 @@ def test_killed_while_arrays_grow(array: str, tmp_path: Path, monkeypatch: pytes
     check_kept_and_gone_on_with(tmp_path / "a.zarr", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arrays", [1, 9])
 def test_killed_while_the_cube_gives_rows_back(arrays: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recorder reserves rows, and cuts off what is left when an adapter has been drawn, array by array."""
