@@ -64,6 +64,8 @@ def config_of(record: dict[str, Any], **changes: Any) -> TrainConfig:
     known = {name: value for name, value in settings.items() if name in TrainConfig.model_fields}
     if settings.get("timesteps") != "prior":
         known = {name: value for name, value in known.items() if name not in UNUSED}
+    if not known.get("targets"):  # training every weight has none
+        known.pop("targets", None)
     return TrainConfig(**(known | changes))
 
 

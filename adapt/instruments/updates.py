@@ -39,7 +39,7 @@ def experts_of(denoiser: Any, name: str = "default") -> dict[str, list[Factors]]
     """Updates of every layer's experts, scaled, the shared part last where there is one; experts of FeRA's low-rank
     kinds only (of `dora` without its magnitudes).
 
-    Of other adapters made of two factors (LoRA, DoRA) each layer has one.
+    Of other adapters made of two factors (LoRA, DoRA, AdaLoRA) each layer has one.
     """
     found = dict(_fera(denoiser, name))
     return found or dict(_lora(denoiser, name))
@@ -56,12 +56,22 @@ def _fera(denoiser: Any, name: str) -> Iterator[tuple[str, list[Factors]]]:
 
 
 def _lora(denoiser: Any, name: str) -> Iterator[tuple[str, list[Factors]]]:
+    from peft.tuners.adalora import AdaLoraLayer
     from peft.tuners.lora import LoraLayer
 
     for path, layer in denoiser.named_modules():
-        if isinstance(layer, LoraLayer) and name in layer.lora_A:
+        if isinstance(layer, AdaLoraLayer) and name in layer.lora_A:
+            yield path, [_pruned(layer, name)]
+        elif isinstance(layer, LoraLayer) and name in layer.lora_A:
             A, B = (part[name].weight.detach().double().cpu().flatten(1) for part in (layer.lora_A, layer.lora_B))
             yield path, [Factors(A, B * layer.scaling[name])]
+
+
+def _pruned(layer: Any, name: str) -> Factors:
+    """AdaLoRA's update B diag(E) A, over the rank that is left: PEFT divides by it."""
+    A, E, B, rank = (getattr(layer, part)[name].detach().double().cpu()
+                     for part in ("lora_A", "lora_E", "lora_B", "ranknum"))  # fmt: skip
+    return Factors(A * E, B * layer.scaling[name] / (rank + 1e-5))
 
 
 def mixed(parts: list[Factors], gates: Tensor) -> Factors:

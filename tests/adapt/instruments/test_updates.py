@@ -85,6 +85,25 @@ def test_a_lora_has_one_update_in_each_layer(transformer: nn.Module) -> None:
         torch.testing.assert_close(whole(part), expected, atol=1e-6, rtol=1e-4)
 
 
+def test_what_adalora_prunes_is_no_part_of_its_update(transformer: nn.Module) -> None:
+    from peft import AdaLoraConfig
+
+    torch.manual_seed(0)
+    model: Any = transformer
+    model.add_adapter(
+        AdaLoraConfig(init_r=6, target_r=4, total_step=10, target_modules=targets(transformer), init_lora_weights=False)
+    )
+    layers = experts_of(transformer)
+    assert layers
+    for path, (part,) in layers.items():
+        layer: Any = transformer.get_submodule(path)
+        layer.lora_E["default"].data[0] = 0
+        (part,) = experts_of(transformer)[path]
+        expected = layer.get_delta_weight("default").flatten(1).double()
+        torch.testing.assert_close(whole(part), expected, atol=1e-6, rtol=1e-4)
+        assert torch.linalg.matrix_rank(whole(part)) <= 5
+
+
 def test_adapters_without_factors_have_no_updates(transformer: nn.Module) -> None:
     assert experts_of(transformer) == {}
     model: Any = transformer
