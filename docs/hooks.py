@@ -1,7 +1,8 @@
 """Pages of the site that are made from the code: the commands from the typer applications, the settings from the model.
 
 mkdocs calls the functions whose names begin with `on_`.  What is generated cannot go stale, and is not kept in the
-repository.  In the API pages `::: spectra.record` stands for the object of that public name, wherever it lives.
+repository.  In the API pages `::: spectra.record` stands for the object of that public name, wherever it lives; the
+lists of names on top of them are for who reads them in a clone, and `python docs/hooks.py` renews them.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ENTRY = re.compile(r"^::: ([\w.]+)\n( +options: .*\n)?", re.MULTILINE)
+LISTED = re.compile(r"(<!-- names -->\n).*?(<!-- /names -->)", re.DOTALL)
+CLONE = re.compile(r"^> In a clone .*\n(> .*\n)*\n", re.MULTILINE)
 FIGURE = re.compile(r'(<img [^>]*src="([^"]*images/[^"]+)"[^>]*>)')
 LATER = "results.md"
 """A page that is in the menu as soon as it exists."""
@@ -51,7 +54,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Public names of the API pages -> where mkdocstrings finds the objects."""
-    return ENTRY.sub(_entry, markdown)
+    return ENTRY.sub(_entry, CLONE.sub("", markdown))
 
 
 def on_page_content(html: str, **_: Any) -> str:
@@ -68,9 +71,21 @@ def _entry(found: re.Match[str]) -> str:
 
 def home_of(name: str) -> str:
     """Where the object of a public name is defined: `spectra.record` -> `spectra.record.record`."""
-    place, _, last = name.rpartition(".")
-    thing = getattr(importlib.import_module(place), last)
+    thing = _object(name)
     return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def _object(name: str) -> Any:
+    place, _, last = name.rpartition(".")
+    return getattr(importlib.import_module(place), last)
+
+
+def listed(text: str) -> str:
+    """An API page with its list of names renewed: the first line of each docstring."""
+    names = [found[1] for found in ENTRY.finditer(text)]
+    first = {name: (inspect.getdoc(_object(name)) or "").partition("\n")[0] for name in names}
+    made = "".join(f"- [`{name}`](#{name}): {line}\n" for name, line in first.items())
+    return LISTED.sub(lambda found: f"{found[1]}\n{made}\n{found[2]}", text)
 
 
 def applications() -> dict[str, Any]:
@@ -160,3 +175,8 @@ def _plain(text: str) -> str:
     for sign in "*_[]":
         escaped = escaped.replace(sign, f"&#{ord(sign)};")
     return re.sub(r"(?<!\w)--[a-z][a-z-]*(=\w+)?", lambda found: f'<code class="option">{found[0]}</code>', escaped)
+
+
+if __name__ == "__main__":
+    for page in (Path(__file__).parent / "reference").glob("*.md"):
+        page.write_text(listed(page.read_text(encoding="utf-8")), encoding="utf-8")

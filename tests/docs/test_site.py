@@ -78,6 +78,16 @@ def test_every_entry_of_the_reference_exists_and_has_a_docstring() -> None:
             assert hooks.home_of(name).rpartition(".")[2] == last
 
 
+def test_the_lists_of_names_say_what_the_docstrings_say() -> None:
+    for page in (DOCS / "reference").glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert hooks.listed(text) == text, f"{page.name}: renew it with python docs/hooks.py"
+        assert "make site" in text
+        assert "In a clone" not in hooks.on_page_markdown(text)
+        for name in re.findall(r"^::: ([\w.]+)", text, re.MULTILINE):
+            assert len(re.findall(rf"^- \[`{re.escape(name)}`\]\(#\S+\): \S.*", text, re.MULTILINE)) == 1, name
+
+
 def test_products_in_angle_brackets_are_no_tags_and_joint_arguments_are_parted() -> None:
     prepare = module("docstrings")
     assert prepare.plain("<x, B x> of `<x>`, 1 < 2") == "&lt;x, B x> of `<x>`, 1 < 2"
