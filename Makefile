@@ -50,6 +50,7 @@ bench: $(STAMP)  ## ratios against other implementations; prints tables, writes 
 docs: $(STAMP)  ## run the pages of docs/, renew their pictures and build the site in site/
 	@$(ONE_THREAD) $(PY) docs/run.py docs/tour.md docs/howto/*.md docs/concepts/*.md --pictures docs/images
 	@$(ONE_THREAD) $(PY) docs/figures.py docs/images
+	@$(PY) docs/hooks.py
 	@$(MAKE) --no-print-directory site
 
 site: $(STAMP)  ## build the site alone
