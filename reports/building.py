@@ -157,17 +157,17 @@ def over_tasks(reports: Sequence[Report]) -> Report:
     return Report(said=tuple(brief(say_overview(reports))), warnings=tuple(warned), title=title, tasks=tuple(reports))
 
 
-def build(paths: Sequence[Path | str], cube: Path | str | None = None) -> Report:
+def build(paths: Sequence[Path | str] | Path | str, cube: Path | str | None = None) -> Report:
     """Compare finished runs and evaluations of adapters; `cube` shows what the base model does.
 
-    Paths are run directories, evaluations (`adapt evaluate`) and cubes (`spectra probe`) in any mixture. Runs and
-    evaluations of the same adapters are matched. Of several models or data sets each is a task of its own, under a
-    verdict over all of them (`Report.tasks`).
+    Paths (or one path) are run directories, evaluations (`adapt evaluate`) and cubes (`spectra probe`) in any mixture.
+    Runs and evaluations of the same adapters are matched. Of several models or data sets each is a task of its own,
+    under a verdict over all of them (`Report.tasks`).
 
     Raises UserError when there is nothing to report on, when a folder is none of these or is incomplete, when runs of
     one task were validated on different grids or generated for different prompts, or when a cube is of another model.
     """
-    given = sort_out([Path(path) for path in paths])
+    given = sort_out([Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)])
     if not given.runs and not given.evaluations:
         raise UserError(
             "there are no runs to report on; give at least one folder that `adapt train` or `adapt evaluate` wrote."

@@ -147,7 +147,8 @@ def finished_part(path: Path, data: xr.Dataset) -> tuple[xr.Dataset, tuple[str, 
     """The adapters that are whole, and the names of those that are not; UserError unless the base and one are."""
     whole = data.status.values == 1
     labels = [str(label) for label in data.adapter.values]
-    unfinished = tuple(label for label, done in zip(labels, whole, strict=True) if not done)
+    named = [label or f"its adapter {place} (which has no name yet)" for place, label in enumerate(labels)]
+    unfinished = tuple(label for label, done in zip(named, whole, strict=True) if not done)
     if BASE not in labels or BASE in unfinished or whole.sum() < 2:
         raise UserError(
             f"{path} is an unfinished evaluation: it has no {'adapter' if whole.any() else BASE} that is whole; "

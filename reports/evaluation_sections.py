@@ -8,15 +8,18 @@ import numpy as np
 
 from reports import panels
 from reports.cells import Cells, energies_of, errors, noise_levels
-from reports.evaluated import Evaluation
+from reports.evaluated import BASE, Evaluation
 from reports.evaluation_marks import compared_mark, keys, marks, point, ratio_mark
 from reports.evaluation_pictures import drift_section, image_section, memory_section
-from reports.evaluation_tables import attribute_table, comparison_table, measure_table, pinned_table, shown_as
-from reports.evaluation_words import about_energy, capital, decisive, detail, of_pair, weight, where
+from reports.evaluation_tables import arrowed, attribute_table, comparison_table, measure_table, pinned_table, shown_as
+from reports.evaluation_words import about_energy, decisive, detail, of_pair, weight, where
+from reports.evidence import capital
 from reports.sections import Mark, Panel, Room, Said, Section
 from reports.words import brief
 
 MOST_DETAILS = 8
+PLAIN = "this network does not read text"
+"""Why most networks do not measure agreement with the prompt: nothing is missing, so nothing is said."""
 
 
 def error_section(found: Evaluation, cells: Sequence[Cells], prefix: str) -> Section | None:
@@ -73,16 +76,18 @@ def measure_section(found: Evaluation, prefix: str) -> Section | None:
             panels.forest(f"{prefix}measure-{i}", rows[0].title, [point(m, found) for m in rows], rows[0].better)
         )
     said, rest = details(found)
-    tables = [t for t in (measure_table(found), comparison_table(found), pinned_table(found)) if t is not None]
+    tables = [t for t in (arrowed(measure_table(found)), comparison_table(found), pinned_table(found)) if t is not None]
     answers = attribute_table(found)
+    missing = [f"{capital(why)}." for why in found.absent if not why.endswith(PLAIN)]
     note = (
-        "Points with 95 % intervals over prompts, then seeds; filled where an adapter differs from the base model "
+        "Points with 95 % intervals over prompts, then seeds (of the validation error, over held-out pictures); "
+        "filled where an adapter differs from the base model "
         "after Holm’s correction over all comparisons with it."
     )
     return Section(
         f"{prefix}measures", "Distances, similarities and text", tuple(said), (note,), keys(found), tuple(drawn),
         (answers,) if answers else (), nav="Measures",
-        extra={"folded": tables, "rest": rest, "footnotes": [f"{capital(why)}." for why in found.absent]},
+        extra={"folded": tables, "rest": rest, "footnotes": missing},
     )  # fmt: skip
 
 
@@ -130,7 +135,13 @@ def radial_panel(found: Evaluation, prefix: str) -> list[Panel]:
     lines = [(*name, row / target) for name, row in zip(named, mean, strict=True)]
     radius = data.radius.values if "radius" in data.coords else np.arange(mean.shape[1], dtype=np.float64)
     title = "Radial spectra, generated over held-out"
-    return [panels.radial_spectra(f"{prefix}radial-ratio", title, radius, lines)]
+    drawn = [panels.radial_spectra(f"{prefix}radial-ratio", title, radius, lines)]
+    if BASE in found.labels:  # small changes, which the lines above hide behind each other
+        base = np.maximum(mean[found.labels.index(BASE)], 1e-12)
+        changed = [(*name, row / base) for name, row in zip(named, mean, strict=True) if name[1] >= 0]
+        title = "Radial spectra, adapters over the base model"
+        drawn.append(panels.radial_spectra(f"{prefix}radial-base", title, radius, changed, over="adapter / base"))
+    return drawn
 
 
 def band_ratio_panel(found: Evaluation, prefix: str) -> list[Panel]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from reports.evaluated import BASE, Evaluation
-from reports.evaluation_words import FIRST, moved, number, weight, would_show
+from reports.evaluation_words import FIRST, weight
+from reports.evidence import moved, number, would_show
 from reports.metrics import Measure
 from reports.sections import Table
 
@@ -50,12 +51,19 @@ def measure_table(found: Evaluation, names: Sequence[str] | None = None) -> Tabl
     return Table(caption, ("measure", "better", *map(shown_as, found.labels)), tuple(rows))
 
 
+def arrowed(table: Table) -> Table:
+    """A table of measures with arrows in place of the column of words that says which side is better."""
+    caption = f"{table.caption}; ↓ lower is better, ↑ higher is better"
+    rows = tuple((row[0], *row[2:]) for row in table.rows)
+    return Table(caption, (table.heads[0], *table.heads[2:]), rows, tuple(row[1] for row in table.rows))
+
+
 def comparison_table(found: Evaluation) -> Table | None:
     """Every comparison of two adapters, and what it could have seen; None with a single adapter."""
     if not found.among:
         return None
     rows = []
-    for c in found.among:
+    for c in sorted(found.among, key=lambda c: not c.holds):
         low, high = c.difference.low, c.difference.high
         span = f"{number(low)} to {number(high)}" if np.isfinite(low) and np.isfinite(high) else "–"
         kind = "ratio" if c.kind == "ratio" else "difference"
@@ -67,6 +75,7 @@ def comparison_table(found: Evaluation) -> Table | None:
     heads = ("comparison", "value", "95 % interval", "kind", "n", "p, corrected", "finding")
     pairs = f"Adapters against the first, {found.adapters[0]}" if found.with_first else "Adapters in pairs"
     caption = f"{pairs}; paired over the same prompts and seeds; p by Holm over these {len(rows)} comparisons"
+    caption += ", those that hold first"
     return Table(caption, heads, tuple(rows))
 
 

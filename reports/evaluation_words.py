@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from reports.cells import Cells, Energies, energies_of
 from reports.evaluated import BASE, Evaluation
+from reports.evidence import (
+    NAMED,
+    capital,
+    ends,
+    evidence,
+    evidences,
+    family,
+    listed,
+    moved,
+    number,
+    p_words,
+    repeats,
+    same,
+    series,
+    would_show,
+)  # fmt: skip
 from reports.metrics import Comparison, Measure
 from reports.sections import Said
-from reports.statistics import CONFIDENCE
-from reports.words import change, count
-from spectra.analysis.statistics import Estimate
+from reports.words import at_levels, change, count
 
 FIRST = (
     "validation_error", "frechet", "kernel", "band_distance", "spectrum_distance", "text", "attribute_right",
     "similarity", "diversity", "drift", "memorised",
 )  # fmt: skip
 """What decides, the weightiest first: beginnings of the names of measures."""
-NAMED = 3
-"""How many measures a headline names."""
+
+
+QUIET = "no difference found"
 
 
 def weight(name: str) -> int:
@@ -39,140 +55,124 @@ def of_pair(found: Sequence[Comparison], a: str, b: str) -> list[Comparison]:
     return [c for c in found if (c.a, c.b) == (a, b)]
 
 
-def number(value: float) -> str:
-    """A number with three digits and a true minus sign."""
-    return f"{value:.3g}".replace("-", "−") if np.isfinite(value) else "–"
-
-
-def capital(text: str) -> str:
-    """The same text as the beginning of a sentence."""
-    return text[:1].upper() + text[1:]
-
-
-def moved(c: Comparison, turned: bool = False) -> str:
-    """How far the first adapter is from the second, or the second from the first: `4.7 % lower`, `0.031 higher`."""
-    value = c.difference.value
-    if c.kind == "ratio":
-        return change(1 / value if turned else value)
-    value = -value if turned else value
-    return f"{number(abs(value))} {'lower' if value < 0 else 'higher'}"
-
-
-def ends(found: Estimate, ratio: bool) -> str:
-    """The interval of a comparison in words."""
-    if not (np.isfinite(found.low) and np.isfinite(found.high)):
-        return "no interval"
-    low, high = (change(found.low), change(found.high)) if ratio else (number(found.low), number(found.high))
-    return f"{found.confidence * 100:g} % interval {low} to {high}"
-
-
-def would_show(c: Comparison) -> str:
-    """What difference this comparison could have seen."""
-    if not np.isfinite(c.resolution):
-        return "what could have been seen is not known"
-    least = f"{100 * c.resolution:.2g} %" if c.kind == "ratio" else number(c.resolution)
-    return f"with n = {c.difference.n} you could see differences above {least}"
-
-
-def p_words(c: Comparison) -> str:
-    """The corrected p."""
-    return f"p = {number(c.p_corrected)} after Holm’s correction" if np.isfinite(c.p_corrected) else "no p"
-
-
-def listed(found: Sequence[Comparison], turned: bool = False) -> str:
-    """The first measures of several with what changed: `validation error 4.7 % lower, ... and 2 more`."""
-    said = ", ".join(f"{c.title} {moved(c, turned)}" for c in found[:NAMED])
-    return said + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
-
-
 def headline(found: Evaluation, a: str, b: str) -> Said:
     """The verdict on one pair of adapters over all measures in which one direction is better."""
     judged = decisive(of_pair(found.among, a, b))
     better, worse = ([c for c in judged if c.favours == who] for who in (a, b))
     quiet = len(judged) - len(better) - len(worse)
-    support = f"Holm’s correction over {count(len(found.among), 'comparison')} at {CONFIDENCE * 100:g} %"
+    support = family(found.among)
+    if same(found, a, b):
+        return Said(f"{a} and {b} are identical: every picture is the same, bit by bit{errors_too(found)}", "", "same")
     if not judged:
         return Said(f"Which of {a} and {b} is better was not measured", "no held-out pictures, no networks", "headline")
     if not better and not worse:
         main = judged[0]
         claim = f"No difference was found between {a} and {b} in any of {count(len(judged), 'measure')}"
         return Said(claim, f"{main.title}: {moved(main)}, {would_show(main)}; {support}", "headline")
-    n = sorted({c.difference.n for c in [*better, *worse]})
-    many = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
-    paired = f"paired over {many} prompts or held-out pictures, by measure; {support}"
-    rest = f"; no difference found in {quiet} of {len(judged)}" if quiet else ""
+    sure = evidences([*better[:NAMED], *worse[:NAMED]])
+    rest = f"; no difference found in {quiet} of {count(len(judged), 'measure')}" if quiet else ""
     if better and worse:
         claim = f"{a} is better than {b} in some measures ({listed(better)}) and worse in others ({listed(worse)})"
     elif better:
         claim = f"{a} is better than {b}: {listed(better)}"
     else:
-        claim = f"{b} is better than {a}: {listed(worse, turned=True)}"
-    return Said(claim, f"{paired}{rest}", "headline", rest.removeprefix("; ") or "after the same correction")
+        claim = f"{a} is worse than {b}: {listed(worse)}"
+    return Said(claim, f"{sure}; {support}{rest}", "headline", f"{sure}{rest}")
+
+
+def errors_too(found: Evaluation) -> str:
+    """What else is the same of adapters that are identical."""
+    return ", and every held-out error" if "validation_error" in found.data else ""
+
+
+def sides(found: Evaluation, compared: Sequence[Comparison], other: str) -> Said | None:
+    """Which adapters are better and worse than one model, by the weightiest measure in which any is."""
+    judged = [c for c in decisive(compared) if c.b == other]
+    if not judged:
+        return None
+    name = next((c.name for c in judged if c.favours is not None), judged[0].name)
+    main = [c for c in judged if c.name == name]
+    twins = [c.a for c in main if same(found, c.a, other)]
+    parted = (
+        ("better", [c for c in main if c.favours == c.a]), ("worse", [c for c in main if c.favours == c.b]),
+        (QUIET, [c for c in main if c.favours is None and c.a not in twins]),
+        ("identical", [c for c in main if c.a in twins]),
+    )  # fmt: skip
+    told = "; ".join(stand(word, found) for word, found in parted if found)
+    shown = [c for c in main if c.a not in twins]
+    sure = "; ".join(f"{c.a} {moved(c)}, {ends(c.difference, c.kind == 'ratio')}, {p_words(c)}" for c in shown)
+    measured = [f"{main[0].title}: {sure}; over {repeats(main[0])}"] * bool(shown)
+    claim = f"Against {'the base model' if other == BASE else other}, by {main[0].title}: {told}"
+    return Said(claim, "; ".join([*measured, family(compared)]))
+
+
+def stand(word: str, found: Sequence[Comparison]) -> str:
+    """How adapters stand to one: `slow is worse (9.9 % higher)`, `a, b and c are better`."""
+    if word == QUIET:
+        return f"{word} in {series([c.a for c in found])}"
+    size = f" ({moved(found[0])})" if len(found) == 1 and found[0].favours is not None else ""
+    return f"{series([c.a for c in found])} {'is' if len(found) == 1 else 'are'} {word}{size}"
+
+
+def against_base(found: Evaluation) -> list[Said]:
+    """Which of several adapters beat the base model."""
+    said = sides(found, found.to_base, BASE)
+    return [replace(said, kind="base")] if said is not None and len(found.adapters) > 1 else []
 
 
 def against_first(found: Evaluation) -> list[Said]:
-    """Which adapters are better and worse than the first by the weightiest measure, where all meet the first alone."""
-    judged = decisive(found.among)
-    if not judged:
-        return []
-    main, first = [c for c in judged if c.name == judged[0].name], found.adapters[0]
-    sides = (
-        ("better", [c.a for c in main if c.favours == c.a]), ("worse", [c.a for c in main if c.favours == c.b]),
-        ("no difference found in", [c.a for c in main if c.favours is None]),
-    )  # fmt: skip
-    told = "; ".join(f"{word} {', '.join(labels)}" for word, labels in sides if labels)
-    claim = f"Against {first}, by {main[0].title}: {told}"
-    return [Said(claim, f"after Holm’s correction over {count(len(found.among), 'comparison')}", "best")]
+    """Which adapters are better and worse than the first."""
+    said = sides(found, found.among, found.adapters[0])
+    return [replace(said, kind="best")] if said is not None else []
 
 
 def best_of(found: Evaluation) -> list[Said]:
-    """The adapter that beats every other one in the weightiest measure in which one does, of three or more."""
+    """The adapter that beats every other one in the weightiest measure in which one does, of three or more.
+
+    Where none does, how each stands to the first.
+    """
     n = len(found.adapters)
-    if found.with_first:
-        return against_first(found)
-    if n < 3 or len(found.pairs) != n * (n - 1) // 2:
+    if n < 3:
         return []
     judged = decisive(found.among)
-    support = f"after Holm’s correction over {count(len(found.among), 'comparison')}"
-    for name in dict.fromkeys(c.name for c in judged):
-        winners = [c.favours for c in judged if c.name == name]
+    for name in dict.fromkeys(c.name for c in judged) if not found.with_first else ():
+        compared = [c for c in judged if c.name == name]
+        winners = [c.favours for c in compared]
         for label in found.adapters:
             if winners.count(label) == n - 1:
-                title = next(c.title for c in judged if c.name == name)
                 lost = [c for c in judged if label in (c.a, c.b) and c.favours not in (None, label)]
                 named = ", ".join(dict.fromkeys(c.title for c in lost))
                 but = f"; another is better in {named}" if lost else " and worse than none in any other measure"
-                return [Said(f"{label} is the best of {n} adapters by {title}{but}", support, "best")]
-    return [Said(f"None of {n} adapters is better than all others in any measure", support, "best")]
+                shown = [c for c in compared if label in (c.a, c.b)]
+                sure = "; ".join(f"{c.a} against {c.b} {moved(c)}, {evidence(c)}" for c in shown[:NAMED])
+                claim = f"{label} is the best of {n} adapters by {compared[0].title}{but}"
+                return [Said(claim, f"{sure}; {family(found.among)}", "best")]
+    return against_first(found)
 
 
 def detail(c: Comparison) -> Said:
     """One comparison in full."""
-    support = f"{ends(c.difference, c.kind == 'ratio')}, n = {c.difference.n}, {p_words(c)}; {c.difference.estimand}"
     if not c.holds:
         claim = f"{capital(c.title)}: no difference found between {c.a} and {c.b}"
-        return Said(claim, f"{would_show(c)}; {support}", "detail")
-    return Said(f"{capital(c.title)}: {c.a} is {moved(c)} than {c.b}", support, "detail")
+        sure = f"{ends(c.difference, c.kind == 'ratio')}, {p_words(c)}"
+        return Said(claim, f"{would_show(c)}; {sure}; {c.difference.estimand}", "detail")
+    claim = f"{capital(c.title)}: {c.a} is {moved(c)} than {c.b}"
+    return Said(claim, f"{evidence(c)}; {c.difference.estimand}", "detail")
 
 
 def where(one: Cells, noise: Sequence[float]) -> Said:
     """At which noise levels and in which bands the errors of a pair differ, of what holds after correction."""
-    at = list(zip(noise, one.levels, strict=True))
-    lower, higher = ([x for x, r in at if r.holds and (r.value < 1) == less] for less in (True, False))
     support = f"counted after Holm’s correction; {count(one.levels[0].samples, 'held-out picture')}"
-    found = [(word, levels) for word, levels in (("lower", lower), ("higher", higher)) if levels]
+    found = at_levels(noise, one.levels)
+    if all(ratio.value == ratio.low == ratio.high == 1 for ratio in one.levels):
+        return Said(
+            f"The errors of {one.a} and {one.b} are identical at all {len(noise)} noise levels", support, "where"
+        )
     if not found:
         claim = f"No difference was found between the errors of {one.a} and {one.b} at any of {len(noise)} noise levels"
         return Said(claim + in_bands(one), support, "where")
-    told = " and ".join(f"{word} at {among(levels, len(noise))}" for word, levels in found)
-    claim = f"Against {one.b}, the error of {one.a} is {told}"
+    claim = f"Against {one.b}, the error of {one.a} is {' and '.join(found)}"
     return Said(claim + in_bands(one), support, "where")
-
-
-def among(levels: Sequence[float], total: int) -> str:
-    """`3 of 8 noise levels (12 to 0.8)`."""
-    span = f"{levels[0]:.2g}" if len(levels) == 1 else f"{levels[0]:.2g} to {levels[-1]:.2g}"
-    return f"{len(levels)} of {total} noise levels ({span})"
 
 
 def in_bands(one: Cells) -> str:
@@ -249,16 +249,17 @@ def about_base_model(found: Evaluation, label: str) -> Said:
         else f"{label} differs from the base model in no measure"
     )
     quiet = len(judged) - len(better) - len(worse)
-    over = count(len(found.to_base), "comparison")
-    support = f"no difference found in {quiet} of {len(judged)}; Holm’s correction over {over}"
-    return Said(claim, support, "to base")
+    sure = f"{evidences([*better[:NAMED], *worse[:NAMED]])}; " if parts else ""
+    rest = f"no difference found in {quiet} of {count(len(judged), 'measure')}"
+    return Said(claim, f"{sure}{rest}; {family(found.to_base)}", "to base", f"{sure}{rest}")
 
 
 def say_evaluation(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> list[Said]:
     """Everything that an evaluation says, the most important first."""
-    said = best_of(found) + [headline(found, a, b) for a, b in found.pairs] or [
-        about_base_model(found, x) for x in found.adapters
-    ]
+    pairs, base = [headline(found, a, b) for a, b in found.pairs], against_base(found)
+    best = best_of(found)
+    said = [*best, *base, *pairs] if best else [*pairs[:1], *base, *pairs[1:]]
+    said = said or [about_base_model(found, x) for x in found.adapters]
     said += [where(one, noise) for one in cells] + [about_energy(one) for one in energies_of(found)]
     said += [one for one in (about_drift(found), about_memory(found)) if one is not None]
     return said + [about_base_model(found, label) for label in found.adapters if found.pairs and found.to_base]

@@ -9,7 +9,7 @@ from reports import panels, tables
 from reports.closing_sections import method_section, provenance_section, reproduce_section
 from reports.drawing import draw
 from reports.evaluation_sections import error_glance, evaluation_sections
-from reports.evaluation_tables import main_measures, measure_table
+from reports.evaluation_tables import arrowed, main_measures, measure_table
 from reports.sections import Panel, Room, Section, Table
 from reports.tasks import overview_section
 from reports.training_sections import base_section, cost_section, training_sections
@@ -34,7 +34,7 @@ def verdict_section(report: Report, prefix: str = "") -> Section:
     for i, found in enumerate(report.evaluations):
         glance += error_glance(found, f"{prefix}e{i}-")
     shown: list[Table] = [tables.summary(report.arms, report.pairs, report.reference)] if report.arms else []
-    shown += [measure_table(found, main_measures(found)) for found in report.evaluations if found.measures]
+    shown += [arrowed(measure_table(found, main_measures(found))) for found in report.evaluations if found.measures]
     return Section(
         f"{prefix}verdict", "Verdict", panels=tuple(glance), tables=tuple(shown), kind="verdict", extra=extra
     )
@@ -53,12 +53,15 @@ def of_evaluation(section: Section, name: str) -> Section:
 def body(report: Report, room: Room, prefix: str = "") -> list[Section]:
     """The sections of one task, from the verdict to how to reproduce it."""
     found = [verdict_section(report, prefix)]
-    found += [base_section(report.base, prefix)] if report.base else []
+    base = [base_section(report.base, prefix)] if report.base else []
+    last = report.evaluations and not report.arms
+    found += [] if last else base
     found += training_sections(report, room, prefix) if report.arms else []
     for i, (one, cells) in enumerate(zip(report.evaluations, report.cells, strict=True)):
         alone = not report.arms and len(report.evaluations) == 1
         made = evaluation_sections(one, cells, room, prefix if alone else f"{prefix}e{i}-")
         found += made if alone else [of_evaluation(section, one.title) for section in made]
+    found += base if last else []
     found += [cost_section(report.arms, prefix)] if report.arms else []
     return [*found, provenance_section(report, prefix), reproduce_section(report, prefix)]
 
@@ -90,7 +93,7 @@ def meta(report: Report) -> list[str]:
         arms = list(dict.fromkeys(arm.label for one in every for arm in one.arms))
         found.append(f"{plural(len(runs), 'training run')} in {plural(len(arms), 'arm')}: {', '.join(arms)}")
     for one in (e for task in every for e in task.evaluations):
-        found.append(f"evaluation {one.title} of {', '.join(one.adapters)}")
+        found.append(f"{one.path.name}: evaluation of {', '.join(one.adapters)}")
     finished = max((str(run.record["finished"]) for run in runs if run.record.get("finished")), default="")
     return found + ([f"last finished {finished[:10]}"] if finished else [])
 

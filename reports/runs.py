@@ -130,7 +130,7 @@ def read_store(path: Path, needed: Mapping[str, tuple[str, ...]]) -> xr.Dataset:
 def read_run(path: Path) -> Run:
     """Read and check one run directory; UserError says what is wrong with it."""
     if not path.exists():
-        raise UserError(f"{path} does not exist; give folders that `adapt train` wrote.")
+        raise UserError(f"{path} does not exist; give folders that `adapt train` or `adapt evaluate` wrote.")
     record = read_record(path)
     metrics = read_store(path / "metrics.zarr", METRICS)
     evaluation = read_store(path / "evaluation.zarr", EVALUATION)

@@ -62,6 +62,8 @@ class Table:
     caption: str
     heads: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    better: tuple[str, ...] = ()
+    """Of each row, which side is better: "lower", "higher" or neither; drawn as an arrow and said to screen readers."""
 
 
 @dataclass(frozen=True)

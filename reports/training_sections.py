@@ -30,9 +30,10 @@ def base_section(base: Base, prefix: str = "") -> Section:
         *([panels_base.radial(base, prefix)] if base.spectrum is not None else []),
     ]
     guided = any(g > 1 for g in base.guidance)
+    scales = " and ".join(f"{g:g}" for g in base.guidance)
     how = (
-        "with guidance; the raw energy of early x0 overshoots under guidance, so coherence, not energy, tells when a "
-        "band is decided" if guided else "without guidance"
+        f"with guidance (scale {scales}, as noted when they were made); the raw energy of early x0 overshoots under "
+        "guidance, so coherence, not energy, tells when a band is decided" if guided else "without guidance"
     )  # fmt: skip
     note = (
         f"From {base.runs} generated samples of {base.prompts} prompts, {base.steps} steps each, {how}. A band is the "
@@ -50,9 +51,12 @@ def about_loss(base: Base) -> list[Said]:
     if base.kept is None:
         return []
     bands = ", ".join(
-        f"band {k} {kept:.0%}".replace("%", " %") for k, kept in enumerate(base.kept) if np.isfinite(kept)
+        f"{kept:.0%} in band {k}".replace("%", " %") for k, kept in enumerate(base.kept) if np.isfinite(kept)
     )
-    claim = f"With {base.steps} steps of this sampler even a perfect model keeps of the energy of the data: {bands}"
+    claim = (
+        f"With {base.steps} steps of this sampler even a perfect model’s pictures would have only this part of the "
+        f"energy of the data: {bands}"
+    )
     return [Said(claim, f"exact for Gaussian data of this spectrum; assumes {base.kept_why}", "loss")]
 
 

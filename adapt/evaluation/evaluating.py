@@ -115,6 +115,7 @@ def _add(stage: Stage, place: Path, new: Sequence[tuple[str, Adapter]], told: Pr
     for label, adapter in missing:
         with attached(stage.pipe, adapter) as reads_otherwise:
             row = store.Row(place)
+            row.put("adapter", label)  # so that readers can name what is not finished
             _measure(stage, row, label, place, reads_otherwise, counts)
         row.finish(store.Known(label, adapter.kind, adapter.path, adapter.digest))
 

@@ -91,6 +91,6 @@ def _comparison(cell: _Cell, p: float, family: int, correction: Correction, conf
     level = 1 - (1 - confidence) / family if correction == "holm" else confidence
     record = Comparison(
         one.name, cell.a, cell.b, found.difference, one.kind, found.p, float(p), bool(p < 1 - confidence),
-        resolution(one, found, level), "", one.better, one.network, one.title,
+        resolution(one, found, level), "", one.better, one.network, one.title, one.unit,
     )  # fmt: skip
     return said(record, one.unit, family, correction)

@@ -11,6 +11,8 @@ from spectra.analysis.statistics import Array
 
 BASE = "base"
 DISTANCE = (0.0, np.inf)
+LOST = (-1.0, 1.0)
+"""A share less a share."""
 
 
 def drift(opened: Opened) -> Found:
@@ -53,7 +55,7 @@ def from_base(
     title, what = words
     plain = Quantity(
         name, title, "lower", f"mean over {group.unit} of the {what}", group.unit, opened.adapters, values, values,
-        group.labels, pinned, network, bounds=None if counted else DISTANCE, counted=counted, skip=frozenset([BASE]),
+        group.labels, pinned, network, bounds=LOST if counted else DISTANCE, counted=counted, skip=frozenset([BASE]),
     )  # fmt: skip
     return averaged(plain, values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,6 +69,7 @@ def validation(opened: Opened) -> Found:
             "mean squared error of the prediction over noise levels and held-out pictures", "held-out pictures",
             names, errors[whole], errors[whole], tuple(range(held)),
             f"{held} held-out pictures, {levels} noise levels, {draws} noises each", ratio=bool((errors > 0).all()),
+            bounds=(0.0, math.inf),
         ),
         errors[whole],
     )  # fmt: skip

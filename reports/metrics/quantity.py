@@ -86,11 +86,12 @@ class Quantity:
     def estimate(self, adapter: str, confidence: float) -> Estimate:
         """The value of one adapter with its interval."""
         row = self.adapters.index(adapter)
-        found = _around(self.values[row], self.parts[row], self.cluster, confidence, self.method)
-        found = _sure(found, self, confidence)
-        if self.bounds:
-            found = _bounded(found, *self.bounds)
+        plain = _around(self.values[row], self.parts[row], self.cluster, confidence, self.method)
+        found = _sure(plain, self, confidence)
         used = self.how + method_used(self.clusters, self.method, DRAWS)
+        if self.bounds:
+            found = _bounded(found, *self.bounds, found is plain)
+            used += _kept_within(self.clusters, *self.bounds)
         return _estimate(found, self.clusters, used, self.estimand, confidence, self.logs)
 
 
@@ -136,6 +137,9 @@ def paired(quantity: Quantity, a: str, b: str, confidence: float) -> Paired:
     found = _sure(plain, quantity, confidence)
     size, used = quantity.clusters, quantity.how + method_used(quantity.clusters, method, DRAWS, "paired ")
     half = float(found.high - found.value)
+    if quantity.counted and size > 1:  # a difference of shares
+        found = Interval(found.value, np.maximum(found.low, -1.0), np.minimum(found.high, 1.0))
+        used += ", cut off at -1 and 1"
     estimate = _estimate(found, size, used, f"{words}, {quantity.estimand}", confidence, quantity.kind == "ratio")
     spread = half / t_quantile(size, confidence) * math.sqrt(size) if size > 1 else math.inf
     known = found is plain
@@ -205,10 +209,17 @@ def _sure(found: Interval, quantity: Quantity, confidence: float) -> Interval:
     return Interval(found.value, found.value - reach, found.value + reach)
 
 
-def _bounded(found: Interval, low: float, high: float) -> Interval:
-    """Inside the bounds: in the logit between two, cut off at one."""
-    inside = within(found, low, high) if math.isfinite(high) else found
+def _bounded(found: Interval, low: float, high: float, spread: bool) -> Interval:
+    """Inside the bounds: in the logit between two, where there is a spread; cut off at one."""
+    inside = within(found, low, high) if math.isfinite(high) and spread else found
     return Interval(found.value, np.maximum(inside.low, low), np.minimum(inside.high, high))
+
+
+def _kept_within(size: int, low: float, high: float) -> str:
+    """The words for what `_bounded` does."""
+    if size < 2:
+        return ""
+    return f", kept between {low:g} and {high:g}" if math.isfinite(high) else f", cut off at {low:g}"
 
 
 def _estimate(found: Interval, size: int, used: str, estimand: str, confidence: float, logs: bool) -> Estimate:

@@ -58,6 +58,8 @@ class Comparison:
     better: Better
     network: str | None
     title: str
+    unit: str = ""
+    """What `difference.n` counts: "prompts", "held-out pictures"."""
 
     @property
     def favours(self) -> str | None:

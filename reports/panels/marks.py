@@ -17,7 +17,7 @@ APART = 4.0
 WIDE = (0.01, 0.1, 0.5, 1, 2, 10, 100)
 FACTORS = (
     (0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5), (0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6), (0.9, 0.95, 1, 1.05, 1.1),
-    (0.97, 0.98, 0.99, 1, 1.01, 1.02, 1.03), (0.995, 1, 1.005),
+    (0.97, 0.98, 0.99, 1, 1.01, 1.02, 1.03), (0.995, 1, 1.005), (0.999, 1, 1.001),
 )  # fmt: skip
 """Ticks of ratios, from long axes to short ones."""
 
@@ -63,7 +63,11 @@ def ratio_scale(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = axes.get_ylim()
     choices = [[mark for mark in marks if low <= mark <= high] for marks in (WIDE, *FACTORS)[int(high / low <= 20) :]]
-    ticks = next((choice for choice in choices if len(choice) > 2), choices[-1])
+    ticks = next((choice for choice in choices if len(choice) > 2), [])
+    if not ticks:  # a very short axis: 1 and two places that are near its ends
+        reach = 0.8 * min(np.log(high), -np.log(low)) if low < 1 < high else 0.0
+        ends = (np.exp(-reach), np.exp(reach)) if reach > 0 else (low, high)
+        ticks = sorted({float(f"{ends[0]:.4g}"), *((1,) if low <= 1 <= high else ()), float(f"{ends[1]:.4g}")})
     axes.set_yticks(ticks, [f"× {mark:g}" for mark in ticks])
     axes.minorticks_off()
 

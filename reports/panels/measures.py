@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from reports.figures import MUTED, RULE, SIZE, arm_colour, as_percent, marker, panel, plain
+from reports.figures import MUTED, PAPER, RULE, SIZE, arm_colour, as_percent, marker, panel, plain
 from reports.panels.marks import bounded, limits_of_marks, whisker
 from reports.panels.panel import FULL, fitting, made
 from reports.sections import Mark, Panel
@@ -47,8 +47,10 @@ def draw_rows(axes: Axes, rows: Sequence[Named], places: Sequence[float], percen
         if np.isfinite(one.value):
             whisker(axes, at, one, style, horizontal=True)
         words, size = fitting(label, ROOM)
-        axes.text(0.0, at + 0.2, words, transform=across, va="bottom", fontsize=size)
-        axes.text(1.0, at + 0.2, number(one, percent), transform=across, va="bottom", ha="right", fontsize=FULL)
+        under = {"facecolor": PAPER, "edgecolor": "none", "pad": 0.8}  # so that no line of the grid runs through
+        axes.text(0.0, at + 0.2, words, transform=across, va="bottom", fontsize=size, bbox=under)
+        said = number(one, percent)
+        axes.text(1.0, at + 0.2, said, transform=across, va="bottom", ha="right", fontsize=FULL, bbox=under)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", color=RULE)

@@ -67,19 +67,29 @@ def spectra(arms: Sequence[Arm], prefix: str = "") -> Panel:
 
 
 def radial_spectra(
-    name: str, title: str, radius: Array, lines: Sequence[tuple[str, int, Array]], axis: str = CYCLES, note: str = ""
+    name: str,
+    title: str,
+    radius: Array,
+    lines: Sequence[tuple[str, int, Array]],
+    axis: str = CYCLES,
+    note: str = "",
+    over: str = OVER,
 ) -> Panel:
-    """Ratios of radial spectra to the held-out spectrum, one line per model, dotted for the base; 1 is a match."""
+    """Ratios of radial spectra to the held-out spectrum, one line per model, dotted for the base; 1 is a match.
+
+    `over` says what the ratios are of, where that is something else.
+    """
 
     def draw(axes: Axes) -> None:
-        for _, style, ratio in lines:
+        for j, (_, style, ratio) in enumerate(lines):  # later lines are thinner: equal ones are seen below each other
+            width, above = (1.2, 3.0) if style < 0 else (max(3.4 - 0.6 * j, 1.2), 2.0)
             axes.plot(
-                radius, ratio, color=arm_colour(style), linestyle=dash(style), linewidth=1.2 if style < 0 else 1.8
+                radius, ratio, color=arm_colour(style), linestyle=dash(style), linewidth=width, zorder=above + j / 100
             )
         no_difference(axes, horizontal=True)
         ratio_scale(axes)
         axes.set_xlabel(axis)
-        axes.set_ylabel(OVER)
+        axes.set_ylabel(over)
 
     told = "; ".join(
         f"{label} from {ratio[0]:.2f} at the lowest to {ratio[-1]:.2f} at the highest frequency"

@@ -57,7 +57,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_people_read_a_verdict_then_a_table_of_what_decides_then_what_to_do_next() -> None:
     out, printed = first()
     lines = printed.splitlines()
-    assert lines[0].startswith("strong is better than merged: validation error ")
+    assert lines[0].startswith("merged is worse than strong: validation error ")
     assert "Against the base model strong is " in printed
     head = next(line for line in lines if "base model" in line and "strong" in line and "merged" in line)
     assert lines.index(head) > 2

@@ -71,6 +71,21 @@ def test_an_adapter_that_is_not_finished_is_left_out_and_named(tmp_path: Path) -
     assert any("has not finished lora-1" in said for said in report.warnings)
 
 
+def test_an_unfinished_adapter_without_a_name_is_told_by_its_place(tmp_path: Path) -> None:
+    half = relabelled(small(), adapter=["base", "fera-0", ""]).assign(status=("adapter", np.array([1, 1, 0], np.uint8)))
+    report = build(write_evaluation(tmp_path / "e.zarr", half))
+    assert any("has not finished its adapter 2 (which has no name yet), left out" in said for said in report.warnings)
+
+
+def test_one_path_is_a_list_of_one(tmp_path: Path) -> None:
+    path = write_evaluation(tmp_path / "e.zarr", small())
+    assert build(path).sentences == build(str(path)).sentences == build([path]).sentences
+
+
+def test_a_path_that_is_not_there_is_refused_with_what_may_be_given(tmp_path: Path) -> None:
+    assert "does not exist; give folders that `adapt train` or `adapt evaluate` wrote" in refused(tmp_path / "none")
+
+
 def test_an_adapter_that_is_being_added_does_not_count_and_does_not_harm(tmp_path: Path) -> None:
     """Its row grows array by array; the consolidated metadata count it when it is whole."""
     path = write_evaluation(tmp_path / "e.zarr", small())

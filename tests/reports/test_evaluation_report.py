@@ -17,6 +17,7 @@ from reports import Report
 from reports.evaluated import read_evaluation
 from reports.evaluation_pictures import memory_section
 from reports.evaluation_words import decisive, headline
+from reports.evidence import moved, number, would_show
 from reports.metrics.results import Comparison, Measure
 from tests.reports.metrics.fixtures import HOSTILE, evaluation, write_evaluation
 from tests.reports.test_page import Outline
@@ -39,10 +40,23 @@ def page(report: Report) -> str:
 
 def test_the_first_sentence_says_which_is_better_and_by_how_much(report: Report) -> None:
     errors = different().validation_error.mean(("level", "heldout", "draw")).values
-    said = report.sentences[0]
-    assert said.startswith("fera-0 is better than lora-1: validation error ")
-    assert f"{(1 - errors[1] / errors[2]) * 100:.1f} % lower" in said
+    said, (main, *_) = report.sentences[0], report.evaluations[0].among
+    assert said.startswith("lora-1 is worse than fera-0: validation error ")
+    assert f"{(errors[2] / errors[1] - 1) * 100:.1f} % higher" in said
+    low, high = ((end - 1) * 100 for end in (main.difference.low, main.difference.high))
+    assert f"95 % interval {low:.1f} % to {high:.1f} % higher, corrected p < 0.001, over 20 held-out pictures" in said
     assert "Holm’s correction over" in said
+
+
+def test_the_verdict_says_whether_adapters_beat_the_base_model(report: Report) -> None:
+    base = [c for c in report.evaluations[0].to_base if c.name == "validation_error"]
+    claim, support = report.said[1].claim, report.said[1].support
+    assert claim.startswith("Against the base model, by validation error: ")
+    for c in base:
+        assert c.favours is not None
+        assert f"{c.a} is {'better' if c.favours == c.a else 'worse'} (" in claim or c.a in claim.split(" are ")[0]
+        assert f"{c.a} {moved(c)}, 95 % interval " in support
+    assert support.count("over 20 held-out pictures") == 1
 
 
 def test_the_verdict_claims_only_what_holds_after_correction(report: Report) -> None:
@@ -72,7 +86,10 @@ def test_errors_at_noise_levels_are_ratios_of_means_and_counted_after_correction
         p.append(ratio.p)
     assert min(r.p_corrected for r in cells.levels) == pytest.approx(min(1, len(p) * min(p)))
     higher = sum(r.holds and r.value > 1 for r in cells.levels)
-    assert any(f"higher at {higher} of 4" in said for said in report.sentences)
+    values = [r.value for r in cells.levels]
+    most = np.sort(data.noise_level.values)[::-1][int(np.argmax(values))]
+    assert higher == 4
+    assert any(f"higher at all 4 noise levels, most at {most:.2g} (+" in said for said in report.sentences)
 
 
 def test_a_pair_without_a_difference_is_said_so_with_what_would_have_shown(tmp_path: Path) -> None:
@@ -81,7 +98,31 @@ def test_a_pair_without_a_difference_is_said_so_with_what_would_have_shown(tmp_p
     main = next(c for c in found.evaluations[0].among if c.name == "validation_error")
     said = found.sentences[0]
     assert said.startswith("No difference was found between lora-1 and fera-0 in any of")
-    assert f"with n = 12 you could see differences above {100 * main.resolution:.2g} %" in said
+    assert f"with n = 12 held-out pictures you could see differences above {100 * main.resolution:.2g} %" in said
+    assert said.count("n = ") == 1
+
+
+def test_identical_adapters_are_called_identical_and_the_others_are_named(tmp_path: Path) -> None:
+    data = evaluation(strength=(0, 1, 0.7, 0.3), prompts=3, seeds=1, unrelated=0, heldout=16, train=0,
+                      attributes=False, networks=())  # fmt: skip
+    twin = data.isel(adapter=[0, 1, 2, 1]).assign_coords(adapter=data.adapter)
+    found = reports.build(write_evaluation(tmp_path / "e.zarr", twin))
+    assert (
+        found.said[0].claim
+        == "Against fera-0, by validation error: lora-1 is worse (13.1 % higher); dora-2 is identical"
+    )
+    assert "lora-1 " in found.said[0].support
+    assert "held-out pictures" in found.said[0].support
+    assert any(said.startswith("dora-2 and fera-0 are identical: every picture is") for said in found.sentences)
+    assert not any("above 0 %" in said for said in found.sentences)
+
+
+def test_sentences_have_no_scientific_notation() -> None:
+    from dataclasses import replace
+
+    assert [number(v) for v in (290.0, 1.52e-6, 3000.0, -0.5)] == ["290", "0.00000152", "3000", "−0.5"]
+    vague = replace(made_up("b", "a", 1.0, "lower", False), resolution=2.9, unit="prompts")
+    assert would_show(vague) == "with n = 8 prompts you could see differences above 290 %"
 
 
 def made_up(a: str, b: str, value: float, better: str, holds: bool, name: str = "validation_error") -> Comparison:
@@ -95,7 +136,7 @@ def made_up(a: str, b: str, value: float, better: str, holds: bool, name: str = 
     ("found", "claim"),
     [
         ([made_up("b", "a", 0.9, "lower", True)], "b is better than a: validation_error 10.0 % lower"),
-        ([made_up("b", "a", 1.25, "lower", True)], "a is better than b: validation_error 20 % lower"),
+        ([made_up("b", "a", 1.25, "lower", True)], "b is worse than a: validation_error 25 % higher"),
         (
             [made_up("b", "a", 0.9, "lower", True), made_up("b", "a", 0.8, "higher", True, "text_x")],
             "b is better than a in some measures (validation_error 10.0 % lower) and worse in others "
@@ -124,7 +165,9 @@ def test_of_equal_adapters_none_is_named(tmp_path: Path) -> None:
     data = evaluation(strength=(0, 1, 1, 1), prompts=3, seeds=1, unrelated=0, heldout=16, train=0,
                       attributes=False, networks=())  # fmt: skip
     found = reports.build([write_evaluation(tmp_path / "e.zarr", data)])
-    assert found.sentences[0].startswith("None of 3 adapters is better than all others in any measure")
+    assert found.sentences[0].startswith(
+        "Against fera-0, by validation error: no difference found in lora-1 and dora-2"
+    )
 
 
 def test_numbers_for_scripts(report: Report) -> None:

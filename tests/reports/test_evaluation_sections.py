@@ -130,7 +130,9 @@ def test_of_many_adapters_the_page_says_that_each_meets_the_first_alone() -> Non
     (one,) = many.evaluations
     assert {c.b for c in one.among} == {"fera-0"}
     assert any("compared with the first, fera-0, alone" in said for said in many.warnings)
-    assert many.sentences[0].startswith("Against fera-0, by validation error: worse lora-1, dora-2, ia3-3, loha-4")
+    assert many.sentences[0].startswith(
+        "Against fera-0, by validation error: lora-1, dora-2, ia3-3 and loha-4 are worse"
+    )
     assert not any("alone" in said for said in built(2).warnings)
 
 
@@ -150,10 +152,11 @@ def cell(value: float, p: float) -> Ratio:
     ("levels", "bands", "claim"),
     [
         ([cell(1.2, 0)] * 2, [[cell(1.2, 0)] * 3] * 2,
-         "Against b, the error of a is higher at 2 of 2 noise levels (10 to 1); by band (number of levels) "
+         "Against b, the error of a is higher at all 2 noise levels, most at 10 (+20 %); by band (number of levels) "
          "higher in every band (2)"),
         ([cell(0.9, 0), cell(1.2, 0)], (),
-         "Against b, the error of a is lower at 1 of 2 noise levels (10) and higher at 1 of 2 noise levels (1)"),
+         "Against b, the error of a is lower at 1 of 2 noise levels, at 10 (−10.0 %) and "
+         "higher at 1 of 2 noise levels, at 1 (+20 %)"),
         ([cell(0.9, 1)] * 2, [[cell(0.9, 0), cell(1, 1)], [cell(1.1, 0), cell(1, 1)]],
          "No difference was found between the errors of a and b at any of 2 noise levels; by band (number of levels) "
          "lower in band 0 (1); higher in band 0 (1)"),
@@ -206,3 +209,12 @@ def test_a_cube_is_named_in_the_command_whatever_its_suffix(report: Report) -> N
     steps = reproduce_section(inside).extra["steps"]
     assert "--cube" not in steps[-1][1]
     assert not any("Watch the base model" in words for words, _ in steps)
+
+
+def test_tables_of_measures_have_arrows_that_screen_readers_hear() -> None:
+    page = built().to_html()
+    head = page[page.index("The main measures") :]
+    assert '<th scope="col">better</th>' not in head[: head.index("</table>")]
+    assert 'validation error<span class="arrow" aria-hidden="true"> ↓</span>' in head
+    assert '<span class="unseen"> (lower is better)</span>' in head
+    assert 'data-head="lora-1"' in head
