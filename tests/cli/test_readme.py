@@ -19,7 +19,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_readme_shows_every_step_of_the_road() -> None:
     shown = {" ".join(line.split()[:2]) for line in COMMANDS}
     road = {"spectra probe", "spectra show", "spectra compare"}
-    assert shown == road | {f"adapt {name}" for name in ("plan", "train", "sample", "export", "report")}
+    assert shown == road | {f"adapt {name}" for name in ("plan", "train", "sample", "export", "evaluate", "report")}
 
 
 @pytest.mark.parametrize("line", COMMANDS)
