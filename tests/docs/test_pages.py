@@ -13,14 +13,14 @@ from adapt.config import TrainConfig
 from tests.docs.pages import DOCS, PAGES, ROOT, hooks, name_of, runner
 
 SAID = {
-    "tour.md": ("first step from which on", "is trained.", "The report is in", "pytorch_lora_weights.safetensors"),
+    "tour.md": ("Decided at step", "is trained.", "The report is in", "pytorch_lora_weights.safetensors"),
     "howto/probe.md": ("step",),
     "howto/prior.md": ("Learned from 16 samples of mini", "emerge from the noise", "is trained."),
     "howto/train.md": ("Memory on the device", "is trained."),
     "howto/use.md": ("Played by ScheduledLoras", "of the effect, at noise level"),
     "howto/sdxl.md": ("(6.4, 12.8, 25.6)", "(0.8, 1.6, 3.2)"),
     "howto/method.md": ("every layer asked for is adapted", "fera Method"),
-    "howto/compare.md": ("holds 3 models", "The report is in"),
+    "howto/compare.md": ("holds the base and 2 adapters", "The report is in"),
     "howto/ci.md": ("The report is in",),
     "concepts/bands.md": ("(0.8, 1.6, 3.2) True",),
     "concepts/signals.md": ("'latent', 'x0', 'eps', 'prediction'",),
