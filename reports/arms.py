@@ -31,6 +31,21 @@ NO_PART_OF_AN_ARM = {
 }  # fmt: skip
 """Settings in which the runs of one arm may differ; whether there is a prior counts, its path does not."""
 
+FIRST_NAMED = (
+    "lr", "steps", "rank", "alpha", "batch", "targets", "experts", "router", "router_start", "fera_mode", "expert",
+    "bands", "fecl_weight",
+)  # fmt: skip
+"""Settings that labels name first; all others that shape what is trained follow by name."""
+NAMED_LAST = {
+    "eval_every", "eval_samples", "eval_draws", "eval_levels", "ablate", "sample_prompts", "sample_seeds",
+    "sample_steps", "guidance", "accumulate", "checkpointing", "compile",
+}  # fmt: skip
+"""Settings of what is measured and of how it is computed: labels name them only where nothing else tells arms apart."""
+MOST_NAMED = 3
+"""How many settings a label names where so many tell all arms apart."""
+LETTERS = 24
+"""Letters of a setting in a label, unless only the rest of it tells arms apart."""
+
 STYLES = 8
 """How many colours for arms the page has."""
 FIXED_STYLES = {("lora", False): 0, ("fera", False): 1, ("fera", True): 2}
@@ -99,14 +114,43 @@ def plain_label(run: Run) -> str:
 
 
 def tell_apart(groups: Sequence[Sequence[Run]]) -> list[str]:
-    """Labels of groups that share a plain label: the settings in which they differ are added."""
+    """Labels of groups that share a plain label: settings in which they differ are added, as few as tell them apart.
+
+    Up to `MOST_NAMED` of what shapes the training are named in any case, so that none of them is hidden.
+    """
     plain = plain_label(groups[0][0])
     if len(groups) == 1:
         return [plain]
     configs = [{"steps": g[0].record["steps"], **g[0].config} for g in groups]
     keys = sorted({key for config in configs for key in config} - NO_PART_OF_AN_ARM)
     keys = [key for key in keys if len({json.dumps(c.get(key), default=str, sort_keys=True) for c in configs}) > 1]
-    return [extended(plain, [f"{key} {config.get(key)}" for key in keys]) for config in configs]
+    for letters in (LETTERS, None):
+        named: list[list[str]] = [[] for _ in configs]
+        for key in sorted(keys, key=naming):
+            if all_apart(named) and (key in NAMED_LAST or len(named[0]) >= MOST_NAMED):
+                break
+            named = [[*words, worded(key, c.get(key), letters)] for words, c in zip(named, configs, strict=True)]
+        if all_apart(named):
+            break
+    return [extended(plain, words) for words in named]
+
+
+def naming(key: str) -> tuple[bool, int, str]:
+    """The order in which labels name settings."""
+    return key in NAMED_LAST, FIRST_NAMED.index(key) if key in FIRST_NAMED else len(FIRST_NAMED), key
+
+
+def all_apart(named: Sequence[Sequence[str]]) -> bool:
+    """True where no two arms have the same words."""
+    return len(set(map(tuple, named))) == len(named)
+
+
+def worded(key: str, value: Any, letters: int | None) -> str:
+    """A setting for a label: `lr 0.002`, `targets to_q, to_k, to_v…`, `rank default`."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "default" if value is None else str(value)
+    if letters is not None and len(text) > letters:
+        text = f"{text[: letters - 1].rstrip(', ')}…"
+    return f"{key} {text}"
 
 
 def extended(label: str, more: Sequence[str]) -> str:

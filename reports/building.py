@@ -13,14 +13,15 @@ from reports.base import Base, read_base
 from reports.cells import noise_levels
 from reports.compare import comparisons
 from reports.evaluated import Evaluation, read_evaluation, run_of, with_runs
-from reports.evaluation_words import say_evaluation
+from reports.evaluation_verdict import say_evaluation
 from reports.report import Report
 from reports.runs import Run, read_run, same_grid, same_pictures
 from reports.sections import Said
 from reports.stores import Given, root_attributes, sort_out
 from reports.tasks import say_overview
+from reports.training_words import about_bands, say
 from reports.warnings import PROBE, other_cubes, warnings
-from reports.words import about_bands, brief, say
+from reports.words import brief
 from spectra.cube import open_cube
 from spectra.errors import UserError
 

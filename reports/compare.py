@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -40,6 +41,16 @@ class Against:
     energy: tuple[Ratio, ...]
     distance: Estimate
     """Spectral distance to the held-out pictures, `arm` minus `other`."""
+
+    @cached_property
+    def identical(self) -> bool:
+        """True where both arms end with the same errors and the same pictures, to the last bit, seed by seed."""
+        a, b = self.arm, self.other
+        same = a.seeds == b.seeds and np.array_equal(a.errors(), b.errors())
+        return same and all(
+            np.array_equal(x.evaluation.image.sel(source="adapter"), y.evaluation.image.sel(source="adapter"))
+            for x, y in zip(a.runs, b.runs, strict=True)
+        )
 
     @property
     def holding(self) -> int:
@@ -165,6 +176,11 @@ def together(pairs: Sequence[Against]) -> list[Against]:
         )
         for i, p in enumerate(pairs)
     ]  # fmt: skip
+
+
+def unlike(pairs: Sequence[Against]) -> list[Against]:
+    """The pairs of arms that are not identical: between identical ones nothing was measured."""
+    return [pair for pair in pairs if not pair.identical]
 
 
 def gates_of(arm: Arm) -> list[Gates]:

@@ -12,6 +12,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports.sections import ARROWS
+from reports.words import capital
+
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -29,7 +32,7 @@ def tight(text: str) -> str:
 
 def sentence(text: str) -> str:
     """A support on its own line starts like a sentence."""
-    return tight(text[:1].upper() + text[1:])
+    return tight(capital(text))
 
 
 @functools.cache
@@ -40,7 +43,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     found.filters.update(tight=tight, sentence=sentence)
-    found.globals.update(assets())
+    found.globals.update(assets(), arrows=ARROWS)
     return found
 
 

@@ -13,9 +13,9 @@ from reports.evaluation_marks import compared_mark, keys, marks, point, ratio_ma
 from reports.evaluation_pictures import drift_section, image_section, memory_section
 from reports.evaluation_tables import arrowed, attribute_table, comparison_table, measure_table, pinned_table, shown_as
 from reports.evaluation_words import about_energy, decisive, detail, of_pair, weight, where
-from reports.evidence import capital
+from reports.evidence import first_alone, how_paired, unlike
 from reports.sections import Mark, Panel, Room, Said, Section
-from reports.words import brief
+from reports.words import brief, capital
 
 MOST_DETAILS = 8
 PLAIN = "this network does not read text"
@@ -32,22 +32,25 @@ def error_section(found: Evaluation, cells: Sequence[Cells], prefix: str) -> Sec
         for label in found.labels
     ]  # fmt: skip
     drawn: list[Panel] = [panels.over_levels_marks(f"{prefix}error", "Mean validation error", noise, rows, "error")]
-    limits, scaled = panels.scales([one.levels for one in cells])
-    for i, one in enumerate(cells):
+    shown = unlike(found, cells)
+    limits, scaled = panels.scales([one.levels for one in shown])
+    for i, one in enumerate(shown):
         line = [(one.a, found.styles[one.a], marks(one.levels))]
         title = f"{one.a} against {one.b}"
         drawn.append(
             panels.over_levels_marks(f"{prefix}ratio-{i}", title, noise, line, "change of error", 1.0, limits[i])
         )
-    drawn += band_panels(found, cells, noise, prefix)
-    note = (
-        "All models are measured on the same held-out pictures with the same noise. Ratios below the line are better; "
-        f"filled where the difference holds after Holm’s correction over all points of all panels of a kind. {scaled}"
-    ).rstrip()
-    said = tuple(brief([where(one, list(noise)) for one in cells]))
+    drawn += band_panels(found, shown, noise, prefix)
+    below = (
+        "Ratios below the line are better; filled where the difference holds after Holm’s correction over all points "
+        f"of all panels of a kind. {scaled}".rstrip()
+    )
+    same_grid = "All models are measured on the same held-out pictures with the same noise."
+    notes = (" ".join([same_grid, *[below] * bool(shown)]), how_paired(found))
+    said = tuple(brief([where(one, list(noise)) for one in shown]))
     return Section(
-        f"{prefix}errors", "Held-out error by noise level and band", said, (note,), keys(found), tuple(drawn),
-        nav="Noise levels",
+        f"{prefix}errors", "Held-out error by noise level and band", said, tuple(filter(None, notes)), keys(found),
+        tuple(drawn), nav="Noise levels",
     )  # fmt: skip
 
 
@@ -84,8 +87,9 @@ def measure_section(found: Evaluation, prefix: str) -> Section | None:
         "filled where an adapter differs from the base model "
         "after Holm’s correction over all comparisons with it."
     )
+    notes = tuple(filter(None, (note, first_alone(found))))
     return Section(
-        f"{prefix}measures", "Distances, similarities and text", tuple(said), (note,), keys(found), tuple(drawn),
+        f"{prefix}measures", "Distances, similarities and text", tuple(said), notes, keys(found), tuple(drawn),
         (answers,) if answers else (), nav="Measures",
         extra={"folded": tables, "rest": rest, "footnotes": missing},
     )  # fmt: skip
@@ -94,7 +98,8 @@ def measure_section(found: Evaluation, prefix: str) -> Section | None:
 def details(found: Evaluation) -> tuple[list[Said], list[Said]]:
     """The comparisons that hold, or of each pair the weightiest, and all others, which a page folds away."""
     pairs, compared = (found.pairs, found.among) if found.pairs else (found.with_base, found.to_base)
-    by_pair = [decisive(of_pair(compared, a, b)) for a, b in pairs]
+    measured = unlike(found, compared)
+    by_pair = [decisive(of_pair(measured, a, b)) for a, b in pairs]
     holding = [c for one in by_pair for c in one if c.holds][:MOST_DETAILS] or [c for one in by_pair for c in one[:1]]
     others = [c for one in by_pair for c in one if c not in holding]
     return [detail(c) for c in holding], [detail(c) for c in others]
@@ -109,18 +114,20 @@ def heldout(found: Evaluation) -> np.ndarray:
 
 def spectrum_section(found: Evaluation, prefix: str) -> Section | None:
     """Band energies and radial spectra, between adapters and against the held-out pictures; None without pictures."""
-    energies = energies_of(found)
-    if not energies:
+    if not len(found.part("asked")):
         return None
+    energies = unlike(found, energies_of(found))
     drawn = [*band_ratio_panel(found, prefix), *radial_panel(found, prefix)]
     rows = [(f"{one.a} over {one.b}", found.styles[one.a], marks(one.bands)) for one in energies]
-    drawn.append(panels.over_bands(f"{prefix}pair-bands", "Band energies, one adapter over another", rows, "ratio"))
+    if rows:
+        drawn.append(panels.over_bands(f"{prefix}pair-bands", "Band energies, one adapter over another", rows, "ratio"))
     said = tuple(brief([about_energy(one) for one in energies]))
     note = (
         "Points are filled where the 95 % interval of a model excludes the energy of the held-out pictures, and "
         "between models where the difference holds after Holm’s correction."
     )
-    return Section(f"{prefix}spectra", "Spectra of pictures", said, (note,), keys(found), tuple(drawn), nav="Spectra")
+    notes = tuple(filter(None, (note, how_paired(found))))
+    return Section(f"{prefix}spectra", "Spectra of pictures", said, notes, keys(found), tuple(drawn), nav="Spectra")
 
 
 def radial_panel(found: Evaluation, prefix: str) -> list[Panel]:
@@ -167,8 +174,8 @@ def evaluation_sections(found: Evaluation, cells: Sequence[Cells], room: Room, p
 def error_glance(found: Evaluation, prefix: str) -> list[Panel]:
     """One glance: held-out error of every pair; nothing where it was not measured."""
     compared = [c for c in found.among or found.to_base if c.name == "validation_error" and c.kind == "ratio"]
-    rows = [(f"{c.a} against {c.b}", found.styles[c.a], compared_mark(c)) for c in compared]
+    rows = [(f"{c.a} against {c.b}", found.styles[c.a], compared_mark(c)) for c in unlike(found, compared)]
     if not rows:
         return []
-    title = "Held-out error, ratio of means"
-    return [panels.forest(f"{prefix}glance", title, rows, "lower", 1.0, "change of held-out error", percent=True)]
+    title, axis, note = "Held-out error, ratio of means", "change of held-out error", how_paired(found)
+    return [panels.forest(f"{prefix}glance", title, rows, "lower", 1.0, axis, percent=True, note=note)]

@@ -10,7 +10,7 @@ from reports.evaluated import BASE, Evaluation
 from reports.evaluation_words import FIRST, weight
 from reports.evidence import moved, number, would_show
 from reports.metrics import Measure
-from reports.sections import Table
+from reports.sections import ARROWS, Table
 
 BETTER = {"lower": "lower", "higher": "higher", "neutral": "neither"}
 
@@ -53,9 +53,10 @@ def measure_table(found: Evaluation, names: Sequence[str] | None = None) -> Tabl
 
 def arrowed(table: Table) -> Table:
     """A table of measures with arrows in place of the column of words that says which side is better."""
-    caption = f"{table.caption}; ↓ lower is better, ↑ higher is better"
+    meaning = ", ".join(f"{arrow} {side} is better" for side, arrow in ARROWS.items())
     rows = tuple((row[0], *row[2:]) for row in table.rows)
-    return Table(caption, (table.heads[0], *table.heads[2:]), rows, tuple(row[1] for row in table.rows))
+    heads, better = (table.heads[0], *table.heads[2:]), tuple(row[1] for row in table.rows)
+    return Table(f"{table.caption}; {meaning}", heads, rows, better)
 
 
 def comparison_table(found: Evaluation) -> Table | None:

@@ -7,27 +7,27 @@ from dataclasses import replace
 
 import numpy as np
 
-from reports.cells import Cells, Energies, energies_of
+from reports.cells import Cells, Energies
 from reports.evaluated import BASE, Evaluation
 from reports.evidence import (
     NAMED,
-    capital,
+    changes,
     ends,
     evidence,
     evidences,
     family,
-    listed,
+    identical,
+    model,
     moved,
     number,
     p_words,
     repeats,
     same,
-    series,
     would_show,
 )  # fmt: skip
 from reports.metrics import Comparison, Measure
 from reports.sections import Said
-from reports.words import at_levels, change, count
+from reports.words import at_levels, capital, change, count, listed
 
 FIRST = (
     "validation_error", "frechet", "kernel", "band_distance", "spectrum_distance", "text", "attribute_right",
@@ -62,7 +62,7 @@ def headline(found: Evaluation, a: str, b: str) -> Said:
     quiet = len(judged) - len(better) - len(worse)
     support = family(found.among)
     if same(found, a, b):
-        return Said(f"{a} and {b} are identical: every picture is the same, bit by bit{errors_too(found)}", "", "same")
+        return identical(found, (a, b))
     if not judged:
         return Said(f"Which of {a} and {b} is better was not measured", "no held-out pictures, no networks", "headline")
     if not better and not worse:
@@ -72,17 +72,12 @@ def headline(found: Evaluation, a: str, b: str) -> Said:
     sure = evidences([*better[:NAMED], *worse[:NAMED]])
     rest = f"; no difference found in {quiet} of {count(len(judged), 'measure')}" if quiet else ""
     if better and worse:
-        claim = f"{a} is better than {b} in some measures ({listed(better)}) and worse in others ({listed(worse)})"
+        claim = f"{a} is better than {b} in some measures ({changes(better)}) and worse in others ({changes(worse)})"
     elif better:
-        claim = f"{a} is better than {b}: {listed(better)}"
+        claim = f"{a} is better than {b}: {changes(better)}"
     else:
-        claim = f"{a} is worse than {b}: {listed(worse)}"
+        claim = f"{a} is worse than {b}: {changes(worse)}"
     return Said(claim, f"{sure}; {support}{rest}", "headline", f"{sure}{rest}")
-
-
-def errors_too(found: Evaluation) -> str:
-    """What else is the same of adapters that are identical."""
-    return ", and every held-out error" if "validation_error" in found.data else ""
 
 
 def sides(found: Evaluation, compared: Sequence[Comparison], other: str) -> Said | None:
@@ -90,28 +85,33 @@ def sides(found: Evaluation, compared: Sequence[Comparison], other: str) -> Said
     judged = [c for c in decisive(compared) if c.b == other]
     if not judged:
         return None
-    name = next((c.name for c in judged if c.favours is not None), judged[0].name)
+    name = deciding(judged)
     main = [c for c in judged if c.name == name]
-    twins = [c.a for c in main if same(found, c.a, other)]
+    alike = [c.a for c in main if same(found, c.a, other)]
     parted = (
         ("better", [c for c in main if c.favours == c.a]), ("worse", [c for c in main if c.favours == c.b]),
-        (QUIET, [c for c in main if c.favours is None and c.a not in twins]),
-        ("identical", [c for c in main if c.a in twins]),
+        (QUIET, [c for c in main if c.favours is None and c.a not in alike]),
+        ("identical", [c for c in main if c.a in alike]),
     )  # fmt: skip
     told = "; ".join(stand(word, found) for word, found in parted if found)
-    shown = [c for c in main if c.a not in twins]
+    shown = [c for c in main if c.a not in alike]
     sure = "; ".join(f"{c.a} {moved(c)}, {ends(c.difference, c.kind == 'ratio')}, {p_words(c)}" for c in shown)
     measured = [f"{main[0].title}: {sure}; over {repeats(main[0])}"] * bool(shown)
-    claim = f"Against {'the base model' if other == BASE else other}, by {main[0].title}: {told}"
+    claim = f"Against {model(other)}, by {main[0].title}: {told}"
     return Said(claim, "; ".join([*measured, family(compared)]))
+
+
+def deciding(judged: Sequence[Comparison]) -> str:
+    """The name of the weightiest measure in which a difference holds; of the weightiest, where none does."""
+    return next((c.name for c in judged if c.favours is not None), judged[0].name)
 
 
 def stand(word: str, found: Sequence[Comparison]) -> str:
     """How adapters stand to one: `slow is worse (9.9 % higher)`, `a, b and c are better`."""
     if word == QUIET:
-        return f"{word} in {series([c.a for c in found])}"
+        return f"{word} for {listed([c.a for c in found])}"
     size = f" ({moved(found[0])})" if len(found) == 1 and found[0].favours is not None else ""
-    return f"{series([c.a for c in found])} {'is' if len(found) == 1 else 'are'} {word}{size}"
+    return f"{listed([c.a for c in found])} {'is' if len(found) == 1 else 'are'} {word}{size}"
 
 
 def against_base(found: Evaluation) -> list[Said]:
@@ -127,27 +127,34 @@ def against_first(found: Evaluation) -> list[Said]:
 
 
 def best_of(found: Evaluation) -> list[Said]:
-    """The adapter that beats every other one in the weightiest measure in which one does, of three or more.
-
-    Where none does, how each stands to the first.
-    """
-    n = len(found.adapters)
-    if n < 3:
+    """Of three adapters or more the one that beats every other; where none does, how each stands to the first."""
+    if len(found.adapters) < 3:
         return []
+    won = winner(found)
+    return [about_winner(found, *won)] if won else against_first(found)
+
+
+def winner(found: Evaluation) -> tuple[str, str] | None:
+    """The weightiest measure in which one adapter beats every other, and that adapter."""
     judged = decisive(found.among)
     for name in dict.fromkeys(c.name for c in judged) if not found.with_first else ():
-        compared = [c for c in judged if c.name == name]
-        winners = [c.favours for c in compared]
+        favoured = [c.favours for c in judged if c.name == name]
         for label in found.adapters:
-            if winners.count(label) == n - 1:
-                lost = [c for c in judged if label in (c.a, c.b) and c.favours not in (None, label)]
-                named = ", ".join(dict.fromkeys(c.title for c in lost))
-                but = f"; another is better in {named}" if lost else " and worse than none in any other measure"
-                shown = [c for c in compared if label in (c.a, c.b)]
-                sure = "; ".join(f"{c.a} against {c.b} {moved(c)}, {evidence(c)}" for c in shown[:NAMED])
-                claim = f"{label} is the best of {n} adapters by {compared[0].title}{but}"
-                return [Said(claim, f"{sure}; {family(found.among)}", "best")]
-    return against_first(found)
+            if favoured.count(label) == len(found.adapters) - 1:
+                return name, label
+    return None
+
+
+def about_winner(found: Evaluation, name: str, label: str) -> Said:
+    """The adapter that beats every other one in a measure, and in which others it does not."""
+    judged = [c for c in decisive(found.among) if label in (c.a, c.b)]
+    lost = [c for c in judged if c.favours not in (None, label)]
+    named = ", ".join(dict.fromkeys(c.title for c in lost))
+    but = f"; another is better in {named}" if lost else " and worse than none in any other measure"
+    shown = [c for c in judged if c.name == name]
+    sure = "; ".join(f"{c.a} against {c.b} {moved(c)}, {evidence(c)}" for c in shown[:NAMED])
+    claim = f"{label} is the best of {len(found.adapters)} adapters by {shown[0].title}{but}"
+    return Said(claim, f"{sure}; {family(found.among)}", "best")
 
 
 def detail(c: Comparison) -> Said:
@@ -156,7 +163,7 @@ def detail(c: Comparison) -> Said:
         claim = f"{capital(c.title)}: no difference found between {c.a} and {c.b}"
         sure = f"{ends(c.difference, c.kind == 'ratio')}, {p_words(c)}"
         return Said(claim, f"{would_show(c)}; {sure}; {c.difference.estimand}", "detail")
-    claim = f"{capital(c.title)}: {c.a} is {moved(c)} than {c.b}"
+    claim = f"{capital(c.title)}: {moved(c)} for {c.a} than for {c.b}"
     return Said(claim, f"{evidence(c)}; {c.difference.estimand}", "detail")
 
 
@@ -164,10 +171,6 @@ def where(one: Cells, noise: Sequence[float]) -> Said:
     """At which noise levels and in which bands the errors of a pair differ, of what holds after correction."""
     support = f"counted after Holm’s correction; {count(one.levels[0].samples, 'held-out picture')}"
     found = at_levels(noise, one.levels)
-    if all(ratio.value == ratio.low == ratio.high == 1 for ratio in one.levels):
-        return Said(
-            f"The errors of {one.a} and {one.b} are identical at all {len(noise)} noise levels", support, "where"
-        )
     if not found:
         claim = f"No difference was found between the errors of {one.a} and {one.b} at any of {len(noise)} noise levels"
         return Said(claim + in_bands(one), support, "where")
@@ -222,9 +225,8 @@ def about_drift(found: Evaluation) -> Said | None:
         return None
     said = [m for m in found.measures if m.name == name and m.adapter != BASE]
     told = "; ".join(measured_words(m) for m in said)
-    prompts = len(set(found.data.prompt.values[found.part("unrelated")].tolist()))
     claim = f"On prompts that have nothing to do with the training, adapters move away from the base model: {told}"
-    return Said(claim, f"{said[0].title}; {count(prompts, 'prompt')}; {said[0].pinned}", "drift")
+    return Said(claim, f"{said[0].title}, 0 is no change; {said[0].pinned}", "drift")
 
 
 def about_memory(found: Evaluation) -> Said | None:
@@ -238,11 +240,13 @@ def about_memory(found: Evaluation) -> Said | None:
 
 def about_base_model(found: Evaluation, label: str) -> Said:
     """What one adapter changes against the base model."""
+    if same(found, label, BASE):
+        return identical(found, (label, BASE))
     judged = decisive(of_pair(found.to_base, label, BASE))
     if not judged:
         return Said(f"Whether {label} is better than the base model was not measured", "", "to base")
     better, worse = ([c for c in judged if c.favours == who] for who in (label, BASE))
-    parts = [f"better ({listed(better)})"] * bool(better) + [f"worse ({listed(worse)})"] * bool(worse)
+    parts = [f"better ({changes(better)})"] * bool(better) + [f"worse ({changes(worse)})"] * bool(worse)
     claim = (
         f"Against the base model {label} is {' and '.join(parts)}"
         if parts
@@ -252,14 +256,3 @@ def about_base_model(found: Evaluation, label: str) -> Said:
     sure = f"{evidences([*better[:NAMED], *worse[:NAMED]])}; " if parts else ""
     rest = f"no difference found in {quiet} of {count(len(judged), 'measure')}"
     return Said(claim, f"{sure}{rest}; {family(found.to_base)}", "to base", f"{sure}{rest}")
-
-
-def say_evaluation(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> list[Said]:
-    """Everything that an evaluation says, the most important first."""
-    pairs, base = [headline(found, a, b) for a, b in found.pairs], against_base(found)
-    best = best_of(found)
-    said = [*best, *base, *pairs] if best else [*pairs[:1], *base, *pairs[1:]]
-    said = said or [about_base_model(found, x) for x in found.adapters]
-    said += [where(one, noise) for one in cells] + [about_energy(one) for one in energies_of(found)]
-    said += [one for one in (about_drift(found), about_memory(found)) if one is not None]
-    return said + [about_base_model(found, label) for label in found.adapters if found.pairs and found.to_base]

@@ -35,7 +35,7 @@ def case(name: str, title: str, failures: Sequence[Failure] = (), said: str = ""
 def comparisons(report: Report) -> list[tuple[str, str, str]]:
     """Every comparison of a report, of all its tasks: title, name, sentence."""
     from reports.evaluation_words import detail
-    from reports.words import about_error
+    from reports.training_words import about_error
 
     found = [(report.title, f"{p.arm.label} against {p.other.label}", about_error(p).text) for p in report.pairs]
     for one in report.evaluations:

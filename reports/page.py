@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from reports import panels, tables
 from reports.closing_sections import method_section, provenance_section, reproduce_section
+from reports.compare import unlike
 from reports.drawing import draw
 from reports.evaluation_sections import error_glance, evaluation_sections
 from reports.evaluation_tables import arrowed, main_measures, measure_table
 from reports.sections import Panel, Room, Section, Table
 from reports.tasks import overview_section
 from reports.training_sections import base_section, cost_section, training_sections
+from reports.words import count
 
 if TYPE_CHECKING:
     from reports.report import Report
@@ -30,7 +32,8 @@ def verdict_section(report: Report, prefix: str = "") -> Section:
     """What the report found, the most important sentence first."""
     first = VERDICTS if report.pairs or report.evaluations else 1
     extra = {"top": list(report.said[:first]), "rest": list(report.said[first:]), "warnings": list(report.warnings)}
-    glance: list[Panel] = [panels.verdict(report.pairs, prefix)] if report.pairs else []
+    shown_pairs = unlike(report.pairs)
+    glance: list[Panel] = [panels.verdict(shown_pairs, prefix)] if shown_pairs else []
     for i, found in enumerate(report.evaluations):
         glance += error_glance(found, f"{prefix}e{i}-")
     shown: list[Table] = [tables.summary(report.arms, report.pairs, report.reference)] if report.arms else []
@@ -79,11 +82,6 @@ def sections_of(report: Report) -> list[Section]:
     return [overview_section(report), *parts, method_section(report)]
 
 
-def plural(n: int, noun: str) -> str:
-    """`1 training run`, `3 training runs`."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
 def meta(report: Report) -> list[str]:
     """Short phrases under the title: what the report is made of, and when it was finished."""
     every = report.tasks or (report,)
@@ -91,7 +89,7 @@ def meta(report: Report) -> list[str]:
     found = []
     if runs:
         arms = list(dict.fromkeys(arm.label for one in every for arm in one.arms))
-        found.append(f"{plural(len(runs), 'training run')} in {plural(len(arms), 'arm')}: {', '.join(arms)}")
+        found.append(f"{count(len(runs), 'training run')} in {count(len(arms), 'arm')}: {', '.join(arms)}")
     for one in (e for task in every for e in task.evaluations):
         found.append(f"{one.path.name}: evaluation of {', '.join(one.adapters)}")
     finished = max((str(run.record["finished"]) for run in runs if run.record.get("finished")), default="")

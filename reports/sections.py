@@ -30,6 +30,10 @@ Kind = Literal[
 ]  # fmt: skip
 
 
+ARROWS = {"lower": "↓", "higher": "↑"}
+"""How a row of a table shows which side is better; sides that have no arrow are neither."""
+
+
 @dataclass(frozen=True)
 class Said:
     """A sentence of the report: what is claimed, and what the claim stands on."""

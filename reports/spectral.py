@@ -17,20 +17,21 @@ def energy_ratio(a: Array, b: Array, what: str) -> tuple[Ratio, ...]:
     return tuple(ratio_of_means(a[..., k], b[..., k], estimand) for k in range(a.shape[-1]))
 
 
+def beside_heldout(arm: Arm, source: str) -> tuple[Array, Array]:
+    """Energies (seeds, prompt, band) of an arm's pictures and of the held-out ones; the base has one seed only."""
+    seeds = slice(1 if source == "base" else None)
+    return arm.energies(source)[seeds], arm.energies("reference")[seeds]
+
+
 def to_heldout(arm: Arm, source: str = "adapter") -> tuple[Ratio, ...]:
     """Per band, energy of an arm's pictures over that of the held-out pictures; 1 is a perfect match."""
-    made, real = arm.energies(source), arm.energies("reference")
-    if source == "base":
-        made, real = made[:1], real[:1]
-    return energy_ratio(made, real, "generated over held-out pictures of the same captions")
+    return energy_ratio(*beside_heldout(arm, source), "generated over held-out pictures of the same captions")
 
 
 def spectral_distance(arm: Arm, source: str = "adapter") -> Estimate:
     """Mean over bands of `|log ratio of mean energies|`, generated over held-out; 0 is a perfect match."""
-    made, real = (arm.energies(source), arm.energies("reference"))
-    if source == "base":
-        made, real = made[:1], real[:1]
-    return mean_distance(made, real, "mean over bands of |log ratio of mean energies|, generated over held-out")
+    estimand = "mean over bands of |log ratio of mean energies|, generated over held-out"
+    return mean_distance(*beside_heldout(arm, source), estimand)
 
 
 def against_heldout(arms: Sequence[Arm]) -> list[tuple[Ratio, ...]]:

@@ -11,14 +11,14 @@ seeds and then samples within each covers 64 to 90 % where it promises 95 %; thi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from spectra.analysis.statistics import Estimate, holm
+from spectra.analysis.statistics import Estimate, holm, json_fields
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
@@ -71,7 +71,7 @@ class Ratio:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a number that does not exist is None."""
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+        return json_fields(self)
 
 
 def crossed(table: Array) -> tuple[float, float]:

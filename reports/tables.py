@@ -9,11 +9,12 @@ import numpy as np
 
 from reports.arms import Arm
 from reports.base import Base
+from reports.budget import thousands
 from reports.compare import Against, Gates, error_against_base
 from reports.sections import Table
 from reports.spectral import against_heldout, spectral_distance
 from reports.statistics import CONFIDENCE, Array, Ratio, spread
-from reports.words import digits_of, signed, span, with_ends
+from reports.words import capital, digits_of, signed, span, with_ends
 from spectra.analysis import DECIDED
 
 HOLDS = " *"
@@ -46,7 +47,7 @@ def summary(arms: Sequence[Arm], pairs: Sequence[Against], reference: Arm | None
         cells = [arm.label, str(len(arm.runs)), f"{arm.errors().mean():.4g}", signed(error_against_base(arm).value)]
         pair = beside.get(id(arm))
         if reference:
-            cells += [with_span(pair.error), plain_ratio(pair.steps)] if pair else ["reference", "reference"]
+            cells += beside_reference(pair) if pair else ["reference", "reference"]
         rows.append((*cells, with_ends(spectral_distance(arm))))
     base = float(arms[0].errors(at=0).mean())
     filler = ["–"] * (2 if reference else 0)
@@ -59,6 +60,11 @@ def summary(arms: Sequence[Arm], pairs: Sequence[Against], reference: Arm | None
     )
 
 
+def beside_reference(pair: Against) -> list[str]:
+    """The cells of an arm for its error and steps over the reference's."""
+    return ["identical", "–"] if pair.identical else [with_span(pair.error), plain_ratio(pair.steps)]
+
+
 def decided(base: Base) -> Table:
     """When each band is decided."""
     rows = []
@@ -69,8 +75,7 @@ def decided(base: Base) -> Table:
         step = f"{band.step:g} ({ends[0]} to {ends[1]})" if np.isfinite(band.step) else f"never reaches {DECIDED}"
         rows.append((f"band {band.band}", where, step, level, f"{100 * band.share:.0f} %"))
     heads = ("band", "frequency", "decided at step", "noise level there", "share of the finished latent")
-    said = base.estimand[0].upper() + base.estimand[1:]
-    return Table(f"{said}; 95 % interval in brackets", heads, tuple(rows))
+    return Table(f"{capital(base.estimand)}; 95 % interval in brackets", heads, tuple(rows))
 
 
 def levels(arms: Sequence[Arm], pairs: Sequence[Against]) -> Table:
@@ -173,9 +178,9 @@ def cost(arms: Sequence[Arm]) -> Table:
     rows = []
     for arm in arms:
         seconds, steps = arm.mean_record("seconds_train"), arm.mean_record("steps")
-        parameters = f"{arm.mean_record('trainable_parameters'):,.0f}".replace(",", " ")
+        parameters = thousands(arm.mean_record("trainable_parameters"))
         memory = arm.mean_record("peak_memory_mib")
-        memory_said = f"{memory:,.0f} MiB".replace(",", " ") if np.isfinite(memory) else "–"
+        memory_said = f"{thousands(memory)} MiB" if np.isfinite(memory) else "–"
         rows.append((
             arm.label, parameters, f"{steps:.0f}", number(seconds, 3, " s"),
             number(seconds / steps if steps else float("nan"), 3, " s"), memory_said,

@@ -10,10 +10,11 @@ import numpy as np
 from reports import panels, panels_base, pictures, tables
 from reports.arms import Arm
 from reports.base import Base
-from reports.compare import gates_of
+from reports.compare import gates_of, unlike
 from reports.sections import Panel, Room, Said, Section, Table
 from reports.switching import about_experts, effects_of, expert_table
-from reports.words import about_bands, about_base, about_distance, about_levels, about_spectrum, about_steps, brief
+from reports.training_words import about_bands, about_base, about_distance, about_levels, about_spectrum, about_steps
+from reports.words import brief, count, no_panels
 
 if TYPE_CHECKING:
     from reports.report import Report
@@ -62,7 +63,7 @@ def about_loss(base: Base) -> list[Said]:
 
 def level_section(report: Report, prefix: str = "") -> Section:
     """Validation error by noise level."""
-    arms, pairs = report.arms, report.pairs
+    arms, pairs = report.arms, unlike(report.pairs)
     limits, scaled = panels.scales([pair.levels for pair in pairs])
     found: list[Panel] = [panels.level_errors(arms, prefix)]
     found += [panels.level_ratios(arms, pair, own, prefix) for pair, own in zip(pairs, limits, strict=True)]
@@ -71,10 +72,12 @@ def level_section(report: Report, prefix: str = "") -> Section:
         "with 95 % intervals; below the line is better; filled where the difference holds after Holm’s correction "
         f"over all of them. {scaled}".rstrip() if pairs else ""
     )  # fmt: skip
+    alike = no_panels([(p.arm.label, p.other.label) for p in report.pairs if p.identical])
+    notes = (f"Every arm is measured on the same held-out samples with the same noise.{how}", alike)
     return Section(
         f"{prefix}levels", "Validation error per noise level", tuple(brief([about_levels(p) for p in pairs])),
-        (f"Every arm is measured on the same held-out samples with the same noise.{how}",), keys_with_base(arms),
-        tuple(found), nav="Noise levels", extra={"folded": [tables.levels(arms, pairs)]},
+        tuple(filter(None, notes)), keys_with_base(arms),
+        tuple(found), nav="Noise levels", extra={"folded": [tables.levels(arms, report.pairs)]},
     )  # fmt: skip
 
 
@@ -85,12 +88,12 @@ def keys_with_base(arms: Sequence[Arm]) -> tuple[Any, ...]:
 
 def learning_section(report: Report, prefix: str = "") -> Section:
     """Learning curves and steps to a target."""
-    arms, pairs = report.arms, report.pairs
+    arms, pairs = report.arms, unlike(report.pairs)
     first = [pair for pair in pairs if pair.other is report.reference]
     found = [panels.learning(arms, report.reference, prefix)]
     found += [panels.learning_ratio(first, prefix)] if first else []
     said = brief([about_steps(p) for p in pairs]) or [about_base(arms)]
-    folded: list[Table] = [tables.speeds(pairs)] if pairs else []
+    folded: list[Table] = [tables.speeds(report.pairs)] if report.pairs else []
     return Section(
         f"{prefix}learning", "Learning curves", tuple(said), keys=tuple(panels.arm_keys(arms)), panels=tuple(found),
         extra={"folded": folded},
@@ -106,7 +109,7 @@ def gates_section(arms: Sequence[Arm], prefix: str = "", most: int = MOST_GATES)
     shown = [panels.gates(g, noise, i, prefix) for i, g in enumerate(found[:most])]
     switched = [effect for arm in arms for effect in effects_of(arm)]
     for i, one in enumerate(switched[:most]):
-        title = f"{one.arm.label}, seed {one.seed}: each expert switched off"
+        title = f"{one.arm.label}, seed\N{NO-BREAK SPACE}{one.seed}: each expert switched off"
         shown.append(panels.specialisation(f"{prefix}expert-{i}", title, one.noise, one.effect, one.error))
     left = len(found) - min(len(found), most)
     notes = [
@@ -114,11 +117,11 @@ def gates_section(arms: Sequence[Arm], prefix: str = "", most: int = MOST_GATES)
         "training. Equal shares everywhere would be plain LoRA. Experts have no common order between runs with a "
         "random start, so every run has its own panel."
     ]
-    notes += [EXPERTS] if switched else []
-    foot = [f"{left} more {'run' if left == 1 else 'runs'} in the table."] if left else []
+    notes += [f"{EXPERTS} {panels.DOTS}"] if switched else []
+    foot = [f"{count(left, 'more run')} in the table."] if left else []
     return Section(
         f"{prefix}gates", "Gates and experts" if switched else "Gates over noise level",
-        tuple(said for one in switched[:most] if (said := about_experts(one)) is not None), tuple(notes), (),
+        (about_experts(switched),) if switched else (), tuple(notes), (),
         tuple(shown), (tables.routing(found), *([expert_table(switched)] if switched else [])), nav="Gates",
         extra={"footnotes": foot},
     )  # fmt: skip

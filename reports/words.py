@@ -7,16 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from reports.arms import Arm
-from reports.base import Base
-from reports.budget import unequal
-from reports.compare import FEW_SAMPLES, Against, error_against_base
 from reports.sections import Said
-from reports.spectral import against_heldout, spectral_distance
-from reports.statistics import CONFIDENCE, Ratio
+from reports.statistics import Ratio
 from spectra.analysis.statistics import Estimate
 
 FEW_SEEDS = 5
+Bounds = Ratio | Estimate
 
 
 def count(n: int, noun: str) -> str:
@@ -24,14 +20,30 @@ def count(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def digits_of(*ratios: Ratio | float) -> int:
+def capital(text: str) -> str:
+    """The same text as the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def digits_of(*ratios: Bounds | float) -> int:
     """Decimals with which percentages that stand together are written: few, but no change becomes zero by them."""
-    values = [v for r in ratios for v in ((r.value, r.low, r.high) if isinstance(r, Ratio) else (r,))]
+    values = [v for r in ratios for v in ((r,) if isinstance(r, float) else (r.value, r.low, r.high))]
     changes = [abs(v - 1) * 100 for v in values if np.isfinite(v) and v <= 3 and v != 1]
     enough = 0 if max(changes, default=0) >= 19.95 else 1
-    while enough < 2 and any(round(change, enough) == 0 for change in changes):
+    while enough < 2 and (any(round(change, enough) == 0 for change in changes) or alike(ratios, enough)):
         enough += 1
     return enough
+
+
+def alike(ratios: Sequence[Bounds | float], digits: int) -> bool:
+    """True where the two ends of an interval would be written as one number."""
+    ends = [(r.low, r.high) for r in ratios if not isinstance(r, float) and np.isfinite([r.low, r.high]).all()]
+    return any(low != high and signed(low, digits) == signed(high, digits) for low, high in ends)
 
 
 def percent(ratio: float, digits: int | None = None) -> str:
@@ -95,115 +107,21 @@ def interval(ratio: Ratio, less: str = "lower", more: str = "higher") -> str:
     """`95 % interval 3.0 % to 6.4 % lower`."""
     if not ratio.bounded:
         return "no interval"
-    digits = digits_of(ratio)
-    if (ratio.low < 1) == (ratio.high < 1) and ratio.high <= 3:
-        near, far = sorted((ratio.low, ratio.high), key=lambda r: abs(r - 1))
-        return f"95 % interval {percent(near, digits)} to {percent(far, digits)} {less if ratio.low < 1 else more}"
-    return f"95 % interval {change(ratio.low, less, more, digits)} to {change(ratio.high, less, more, digits)}"
+    return f"95 % interval {between(ratio, less, more)}"
 
 
-def about_error(pair: Against) -> Said:
-    """The verdict on one pair of arms: final validation error, and whether both were given the same."""
-    ratio, arm, other = pair.error, pair.arm.label, pair.other.label
-    changed, budget = change(ratio.value, digits=digits_of(ratio)), unequal(pair.arm, pair.other)
-    support = f"{interval(ratio)}; {ratio.estimand}, {repeats(ratio)}"
-    short = f"{interval(ratio)}; ratio of mean errors, {cells(ratio)}"
-    after = f", {budget}" if budget else ""
-    if not ratio.bounded:
-        claim = f"{arm}{after}{',' * bool(after)} ends {changed} in validation error than {other}"
-        return Said(f"{claim}, one value without an interval", support, "error", short)
-    if not ratio.holds:
-        claim = f"No difference was found between {arm} and {other}{after}: final validation error {changed}"
-        why = f"{chance(ratio)}{would_show(ratio)}"
-        return Said(claim, f"{support}; {why}", "error", f"{short}; {why}")
-    verb = "helped" if ratio.value < 1 else "did worse"
-    claim = f"{arm} {verb}{after}: its final validation error is {changed} than that of {other}"
-    return Said(claim, support, "error", short)
+def between(ratio: Bounds, less: str = "lower", more: str = "higher") -> str:
+    """The ends of an interval of a ratio, one direction said once: `3.0 % to 6.4 % lower`."""
+    low, high, digits = ratio.low, ratio.high, digits_of(ratio)
+    if (low < 1) == (high < 1) and high <= 3:
+        near, far = sorted((low, high), key=lambda end: abs(end - 1))
+        return f"{percent(near, digits)} to {percent(far, digits)} {less if low < 1 else more}"
+    return f"{change(low, less, more, digits)} to {change(high, less, more, digits)}"
 
 
-def would_show(ratio: Ratio) -> str:
-    """What difference these repeats would have shown; empty where that is not known."""
-    if not (np.isfinite(ratio.resolution) and ratio.resolution > 0):
-        return ""
-    return f"; with {cells(ratio)} you could see differences above {percent(float(np.exp(ratio.resolution)))}"
-
-
-def chance(ratio: Ratio) -> str:
-    """Why a ratio counts as no difference."""
-    if not ratio.differs:
-        return "the interval includes no difference"
-    return f"by itself the interval excludes no difference, among all comparisons it may be chance: {p_of(ratio)}"
-
-
-def p_of(ratio: Ratio) -> str:
-    """The corrected p of a ratio in words."""
-    return f"p = {ratio.p_corrected:.2g} by Holm’s correction"
-
-
-def about_steps(pair: Against) -> Said:
-    """How soon an arm reaches the other's final error."""
-    ratio, arm, other = pair.steps, pair.arm.label, pair.other.label
-    budget = unequal(pair.arm, pair.other)
-    given = f"{arm}, {budget}," if budget else arm
-    if not pair.pairs:
-        return Said(f"{arm} and {other} share no training seed, so their steps to a common error are not compared")
-    if not np.isfinite(ratio.value):
-        missed = f"{pair.pairs - pair.reached} of {count(pair.pairs, 'training seed')}"
-        return Said(
-            f"{given} does not reach the final error of {other} within its training in {missed}", ratio.estimand
-        )
-    claim = f"{given} reaches the final error of {other} after {ratio.value:.2f} times the steps that {other} took"
-    over = count(ratio.seeds, "training seed")
-    if ratio.seeds == 1:
-        over = f"{count(ratio.samples, 'validation sample')} of one training seed"
-    if not ratio.bounded:
-        few = "too few validation samples" if ratio.samples < FEW_SAMPLES else "some resampled curves never reach it"
-        return Said(claim, f"no interval: {few}; over {over}; {ratio.estimand}")
-    tail = "" if ratio.holds else f"; {chance(ratio)}"
-    found = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f} over {over}"
-    return Said(claim, f"{found}; {ratio.estimand}{tail}", "steps", f"{found}; ratio of steps{tail}")
-
-
-def about_levels(pair: Against) -> Said:
-    """At which noise levels the difference lies, of what holds after correction."""
-    total, arm, other = len(pair.levels), pair.arm.label, pair.other.label
-    alone = sum(r.differs for r in pair.levels)
-    noise = pair.arm.runs[0].metrics.noise_level.values
-    found = at_levels([float(level) for level in noise], pair.levels)
-    claim = f"Against {other}, the error of {arm} is {' and '.join(found)}"
-    if not found:
-        claim = f"No difference was found between the errors of {arm} and {other} at any of {total} noise levels"
-    each = f"{pair.levels[0].estimand}, {repeats(pair.levels[0])}"
-    counted = f"counted after Holm’s correction over all levels of all comparisons; by their own 95 % intervals {alone}"
-    short = f"ratios of mean errors, {cells(pair.levels[0])}; after correction; by their own 95 % intervals {alone}"
-    return Said(claim, f"{each}; {counted}", "levels", short)
-
-
-def about_base(arms: Sequence[Arm]) -> Said:
-    """How far each arm came from the untrained model."""
-    parts = [(arm, error_against_base(arm)) for arm in arms]
-    first, digits = parts[0][1], digits_of(*(r for _, r in parts))
-    told = [f"{arm.label} {signed(r.value, digits)} ({span(r, digits)})" for arm, r in parts]
-    claim = f"Against the untrained base model, the final validation error changes by: {'; '.join(told)}"
-    return Said(claim, f"95 % intervals in brackets; {first.estimand}, {repeats(first)}")
-
-
-def about_spectrum(arms: Sequence[Arm]) -> Said:
-    """Where the base model's spectrum is furthest from the held-out pictures, and what each arm makes of it."""
-    base, *trained = against_heldout(arms)
-    band = int(np.argmax([abs(np.log(r.value)) for r in base]))
-    there = [ratios[band] for ratios in trained]
-    told, digits = [], digits_of(*there, base[band].value)
-    for arm, ratio in zip(arms, there, strict=True):
-        match = "" if ratio.holds else ", no difference from held-out pictures found"
-        told.append(f"{arm.label} {signed(ratio.value, digits)} ({span(ratio, digits)}{match})")
-    ratio = there[0]
-    seeds = "" if ratio.seeds == 1 else f"{count(ratio.seeds, 'training seed')} and "
-    return Said(
-        f"Against held-out pictures, the base model's are furthest off in band {band}, "
-        f"with {change(base[band].value, 'less', 'more', digits)} energy; the trained ones there: {'; '.join(told)}",
-        f"95 % intervals over {seeds}{count(ratio.samples, 'prompt')}; {ratio.estimand}",
-    )
+def no_panels(groups: Sequence[Sequence[str]]) -> str:
+    """What a section with panels of pairs says of models that are identical; empty where none are."""
+    return " ".join(f"{listed(names)} are identical, so no panel compares them." for names in groups)
 
 
 def with_ends(found: Estimate, digits: int = 2) -> str:
@@ -213,46 +131,6 @@ def with_ends(found: Estimate, digits: int = 2) -> str:
     return f"{found.value:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})"
 
 
-def about_distance(arms: Sequence[Arm]) -> Said:
-    """One spectral distance per arm."""
-    named = [("base model", spectral_distance(arms[0], "base"))]
-    named += [(arm.label, spectral_distance(arm)) for arm in arms]
-    told = ", ".join(f"{name} {with_ends(distance)}" for name, distance in named)
-    return Said(
-        f"Spectral distance to held-out pictures: {told}",
-        f"mean over bands of |log ratio of mean energies|; 0 is a match; {CONFIDENCE:.0%} intervals".replace("%", " %"),
-    )
-
-
-def about_bands(base: Base) -> Said:
-    """The order in which the base model decides its bands."""
-    steps = [f"{band.step:g}" if np.isfinite(band.step) else "never" for band in base.decided]
-    listed = ", ".join(steps[:-1]) + f" and {steps[-1]}"
-    order = "from low to high frequency" if base.low_to_high else "not strictly from low to high frequency"
-    return Said(
-        f"The base model decides its bands {order}: at steps {listed} of {base.steps}",
-        f"bands 0 to {len(steps) - 1}, lowest first; {base.estimand.split(';')[0]}, of x0 with the finished sample; "
-        f"{count(base.prompts, 'prompt')}",
-    )
-
-
-def about_seeds(arms: Sequence[Arm]) -> Said | None:
-    """Says plainly when the training seeds are too few; None when they are not."""
-    fewest = min(len(arm.runs) for arm in arms)
-    if fewest >= FEW_SEEDS:
-        return None
-    if fewest == 1:
-        claim = "At least one arm has a single training seed: another seed may order the arms differently"
-        return Said(claim, "its intervals are over validation samples alone")
-    claim = f"There are only {fewest} training seeds per arm: small differences cannot be told from chance"
-    return Said(claim, "intervals are wide for that reason; five seeds or more are advisable")
-
-
-def unsure(pair: Against) -> bool:
-    """True where a ratio of steps has a value but no interval."""
-    return bool(np.isfinite(pair.steps.value)) and not pair.steps.bounded
-
-
 def brief(said: Sequence[Said]) -> list[Said]:
     """The same sentences, each with its short support where one of its kind came before."""
     kinds = [one.kind for one in said]
@@ -260,17 +138,3 @@ def brief(said: Sequence[Said]) -> list[Said]:
     return [
         replace(one, support=one.short) if said_before else one for one, said_before in zip(said, again, strict=True)
     ]
-
-
-def say(arms: Sequence[Arm], pairs: Sequence[Against], base: Base | None) -> list[Said]:
-    """Everything the report says in words, the most important first; ratios without an interval come last."""
-    main, few = pairs[:1], about_seeds(arms)
-    twins = [pair for pair in pairs[1:] if pair.other is not main[0].other]
-    others = [pair for pair in pairs[1:] if pair.other is main[0].other]
-    said = [about_error(p) for p in main] + [about_steps(p) for p in main if not unsure(p)]
-    said += [about_error(p) for p in [*twins, *others]] + [about_steps(p) for p in others if not unsure(p)]
-    said += [few] if few and pairs else []
-    said += [about_base(arms), about_spectrum(arms), about_distance(arms)]
-    said += [about_bands(base)] if base else []
-    said += [about_levels(pair) for pair in pairs] + [about_steps(p) for p in [*main, *others] if unsure(p)]
-    return brief(said + ([few] if few and not pairs else []))

@@ -86,22 +86,6 @@ def kernel_without(x: Features, y: Features, cluster: Sequence[Hashable]) -> Arr
     return _discrepancy(*left, across.sum() - across, sizes.sum() - sizes) + other
 
 
-def kernel_subsets(x: Features, y: Features, subsets: int = 100, size: int = 1000, seed: int = 0) -> Array:
-    """Kernel distances of random subsets of `size` pictures of each, (subsets,): the estimate for sets of thousands.
-
-    Their mean estimates the distance at a cost that grows with n instead of its square; their spread is that of
-    subsets of this size, not the uncertainty of the mean.
-    """
-    x, y = checked(x, y)
-    if not 2 <= size <= min(len(x), len(y)):
-        raise UserError(
-            f"subsets of {size} cannot be drawn from {len(x)} and {len(y)} pictures: ask for a smaller size"
-        )
-    rng = np.random.default_rng(seed)
-    draws = [(rng.permutation(len(x))[:size], rng.permutation(len(y))[:size]) for _ in range(subsets)]
-    return np.array([kernel_distance(x[i], y[j]) for i, j in draws])
-
-
 def checked(x: Features, y: Features) -> tuple[Array, Array]:
     """Both sets in double precision.  Raises UserError where they are no two sets of vectors of one length."""
     a, b = np.asarray(x, np.float64), np.asarray(y, np.float64)

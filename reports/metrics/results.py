@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
-from spectra.analysis.statistics import Estimate
+from spectra.analysis.statistics import Estimate, json_fields
 
 Better = Literal["lower", "higher", "neutral"]
 Kind = Literal["difference", "ratio"]
@@ -32,7 +30,7 @@ class Measure:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return {**asdict(self), "value": self.value.to_dict()}
+        return {**json_fields(self), "value": self.value.to_dict()}
 
 
 @dataclass(frozen=True)
@@ -71,8 +69,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a number that does not exist is None."""
-        plain = {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
-        return {**plain, "difference": self.difference.to_dict(), "favours": self.favours}
+        return {**json_fields(self), "difference": self.difference.to_dict(), "favours": self.favours}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,11 @@ from reports.statistics import Array
 if TYPE_CHECKING:
     from reports.compare import Gates
 
-DOTS = "Area: energy that the expert adds. Filled where it helps, hollow where the error shrinks without it."
+DOTS = (
+    "The area of a dot is the energy that the expert adds; it is filled where the expert helps and hollow where the "
+    "error shrinks without it."
+)
+"""How to read the panels of `specialisation`."""
 LARGEST = 15.0
 """Diameter of the largest dot in points."""
 LEAST = 0.12
@@ -59,7 +63,7 @@ def name_areas(axes: Axes, share: Array) -> None:
 
 
 def specialisation(
-    name: str, title: str, noise_levels: Array, effect: Array, error: Array | None = None, note: str = DOTS
+    name: str, title: str, noise_levels: Array, effect: Array, error: Array | None = None, note: str = ""
 ) -> Panel:
     """What switching each expert off changes: effect and error (level, expert, band), a row of axes per expert.
 

@@ -53,7 +53,12 @@ class Estimate:
 
     def to_dict(self) -> dict[str, Any]:
         """Values for JSON; an unbounded end is None."""
-        return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(self).items()}
+        return json_fields(self)
+
+
+def json_fields(record: Any) -> dict[str, Any]:
+    """The fields of a record (a dataclass) as JSON values; a number that is not there or has no bound is None."""
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in asdict(record).items()}
 
 
 class Interval(NamedTuple):

@@ -40,6 +40,48 @@ def test_arms_of_one_method_are_told_apart_by_what_differs(tmp_path: Path) -> No
     assert reference.label == "LoRA (lr 0.008)"
 
 
+def labels_of(root: Path, configs: list[dict[str, object]], method: str = "lora") -> list[str]:
+    made = [write_run(root / str(i), method, samples=4, config=config) for i, config in enumerate(configs)]
+    return sorted(arm.label for arm in group(read_runs(made)))
+
+
+def test_labels_leave_out_what_is_only_measured_where_the_training_tells_arms_apart(tmp_path: Path) -> None:
+    measured: list[dict[str, object]] = [{"eval_every": 20, "guidance": 3.0}, {"eval_every": 50, "ablate": False}]
+    found = labels_of(tmp_path, [{"lr": 0.01 * (1 + i), **one} for i, one in enumerate(measured)])
+    assert found == ["LoRA (lr 0.01)", "LoRA (lr 0.02)"]
+
+
+def test_labels_name_as_few_measurement_settings_as_tell_arms_apart(tmp_path: Path) -> None:
+    found = labels_of(tmp_path, [{"eval_every": 20, "guidance": 3.0}, {"eval_every": 50, "guidance": 4.0}])
+    assert found == ["LoRA (eval_every 20)", "LoRA (eval_every 50)"]
+
+
+def test_labels_name_the_weightiest_settings_and_stay_short(tmp_path: Path) -> None:
+    many = [
+        {"clip": float(i), "dropout": 0.1 * i, "rank": 4 + i, "lr": 0.01 * (1 + i), "warmup": 0.1 * i, "gamma": 1.0 + i}
+        for i in range(2)
+    ]
+    found = labels_of(tmp_path, [dict(one) for one in many])
+    assert found == ["LoRA (lr 0.01, rank 4, clip 0.0)", "LoRA (lr 0.02, rank 5, clip 1.0)"]
+
+
+def test_labels_name_more_settings_where_the_first_do_not_tell_arms_apart(tmp_path: Path) -> None:
+    keys = ["lr", "rank", "batch", "gamma"]
+    configs = [{key: 1 + (key == other) for key in keys} for other in keys]
+    found = labels_of(tmp_path, [dict(one) for one in configs])
+    assert len(set(found)) == 4
+    assert "LoRA (lr 2, rank 1, batch 1)" in found
+    assert all(label.count(",") <= 3 for label in found)
+
+
+def test_long_settings_are_shortened_unless_their_ends_tell_arms_apart(tmp_path: Path) -> None:
+    layers = [f"layer.{i}.attention" for i in range(9)]
+    found = labels_of(tmp_path / "a", [{"targets": None}, {"targets": layers}])
+    assert found == ["LoRA (targets default)", "LoRA (targets layer.0.attention, laye…)"]
+    alike = labels_of(tmp_path / "b", [{"targets": layers}, {"targets": layers[:-1]}])
+    assert len(set(alike)) == 2
+
+
 def test_an_arm_keeps_its_colour_whichever_others_there_are(tmp_path: Path) -> None:
     kinds = [("lora", False), ("dora", False), ("fera", False), ("fera", True), ("loha", False)]
     runs = read_runs([write_run(tmp_path / f"{m}{p}", m, p, samples=4) for m, p in kinds])

@@ -9,6 +9,7 @@ import pytest
 
 import reports
 from reports.switching import about_experts, apart, effects_of, expert_table, shares
+from reports.training_sections import gates_section
 from tests.reports.fixtures import add_experts, add_steps, write_run
 
 
@@ -29,11 +30,29 @@ def test_shares_are_sums_of_effects_over_levels(report: reports.Report) -> None:
     assert apart(one) > 0.9
 
 
-def test_the_words_name_the_band_of_each_expert(report: reports.Report) -> None:
+def test_one_sentence_says_of_all_arms_how_far_apart_their_experts_are(tmp_path: Path) -> None:
+    made = [
+        add_experts(write_run(tmp_path / f"{prior}{seed}", "fera", prior, seed, samples=6), seed=seed)
+        for prior in (False, True)
+        for seed in range(2 + prior)
+    ]
+    arms = reports.build(made).arms
+    found = [one for arm in arms for one in effects_of(arm)]
+    said = about_experts(found)
+    assert len(found) == 5
+    for label, ones in (("FeRA without prior", found[:2]), ("FeRA with prior", found[2:])):
+        ends = [f"{end(apart(one) for one in ones):.2f}" for end in (min, max)]
+        assert f"{label} {' to '.join(dict.fromkeys(ends))}" in said.claim
+    section = gates_section(arms)
+    assert section is not None
+    assert section.said == (said,)
+
+
+def test_the_table_says_which_expert_changes_which_band(report: reports.Report) -> None:
     (one,) = effects_of(next(arm for arm in report.arms if arm.method == "fera"))
-    said = about_experts(one)
-    assert said is not None
-    assert "expert 0 band 0 (94 %), expert 1 band 1 (94 %), expert 2 band 2 (94 %)" in said.claim
+    rows = expert_table([one]).rows
+    assert [row[0] for row in rows] == [f"FeRA with prior, seed 0, expert {e}" for e in range(3)]
+    assert [row[1 + e] for e, row in enumerate(rows)] == ["94 %"] * 3
 
 
 def test_cells_count_only_after_correction(report: reports.Report) -> None:

@@ -18,7 +18,6 @@ from reports.metrics.distances import (
     frechet_without,
     full_rank,
     kernel_distance,
-    kernel_subsets,
     kernel_without,
 )
 from spectra.analysis.statistics import Array
@@ -166,13 +165,6 @@ def test_the_kernel_distance_of_sets_from_one_law_is_zero_on_average_even_in_clu
     assert wrong.mean() > 10 * error
 
 
-def test_subsets_of_everything_are_the_whole_and_smaller_ones_agree_on_average() -> None:
-    x, y = sets(8, 40, 40, 3)
-    assert kernel_subsets(x, y, 3, 40) == pytest.approx([kernel_distance(x, y)] * 3)
-    draws = kernel_subsets(x, y, 400, 20, seed=1)
-    assert draws.mean() == pytest.approx(kernel_distance(x, y), abs=4 * draws.std() / 20)
-
-
 @pytest.mark.parametrize("distance", [frechet, kernel_distance])
 def test_what_is_no_pair_of_sets_is_refused(distance: object) -> None:
     assert callable(distance)
@@ -184,9 +176,7 @@ def test_what_is_no_pair_of_sets_is_refused(distance: object) -> None:
         distance(np.where(x == x[0, 0], np.nan, x), y)
 
 
-def test_one_prompt_has_no_kernel_distance_and_subsets_are_no_larger_than_sets() -> None:
+def test_one_prompt_has_no_kernel_distance() -> None:
     x, y = sets(10)
     with pytest.raises(UserError, match="two prompts"):
         kernel_distance(x, y, ["a"] * len(x))
-    with pytest.raises(UserError, match="cannot be drawn"):
-        kernel_subsets(x, y, 2, 21)
