@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,14 @@ class Keeper:
     """The newest complete one."""
     step: int = 0
     """Its step."""
+    begun: float = 0.0
+    """When the run began, by this process's clock: after an interruption, as if there had been none."""
 
     @classmethod
-    def open(cls, home: Home, accelerator: Accelerator, keep: int) -> Keeper:
+    def open(cls, home: Home, accelerator: Accelerator, keep: int, begun: float) -> Keeper:
         """A keeper that knows the newest complete checkpoint; warns of newer ones that are torn.
+
+        `begun` is when this process began, by `time.perf_counter`.
 
         UserError where there is one under another name: it would be passed over, and training begin again.
         """
@@ -43,18 +48,25 @@ class Keeper:
                 place = f"step {found.step}" if found.path else "the beginning"
                 warnings.warn(f"{'; '.join(found.torn)}: training goes on from {place}", UserWarning, stacklevel=2)
         path, step = broadcast_object_list([found.path, found.step])
-        return cls(home, accelerator, keep, path, step)
+        return cls(home, accelerator, keep, path, step, begun)
+
+    @property
+    def seconds(self) -> float:
+        """Time that the run has taken: of earlier processes, up to the checkpoint that this one went on from."""
+        return time.perf_counter() - self.begun
 
     def restore(self, trainer: Trainer) -> None:
         """Bring a trainer to the newest complete checkpoint, if there is one."""
         if self.kept is not None:
-            trainer.restore(load_tree(self.kept))
+            saved = load_tree(self.kept)
+            trainer.restore(saved)
+            self.begun -= saved.get("seconds", trainer.history.seconds)  # earlier versions kept the steps' time alone
 
     def save(self, trainer: Trainer) -> None:
         """Keep the trainer's state, if it is a new one; only when it is safe are older ones removed."""
         if trainer.step == self.step:  # nothing has happened since, or ever
             return
-        tree, step = trainer.snapshot(), trainer.step
+        tree, step = trainer.snapshot() | {"seconds": self.seconds}, trainer.step
 
         def fill(folder: Path) -> None:
             save_adapter(trainer.task, folder / ADAPTER)

@@ -17,16 +17,14 @@ from torch import Tensor
 from adapt import x0_steps
 from adapt.generating import CHUNK, animates, generate, pictures
 from adapt.methods.text_encoders import base_encoders
+from adapt.octaves import coordinates, measured, octaves, stills
 from adapt.task import Progress, Task, silent
 from datasets_cache import store
 from datasets_cache.families import call_sizes
-from spectra.bands import FilterBank, radial_spectrum, radii
 from spectra.errors import UserError
 from spectra.recording.provenance import versions
 
 SOURCES = ("base", "adapter", "reference")
-BANDS = 4
-
 
 __all__ = ["attributes_right", "evaluate", "generate", "pictures"]
 
@@ -130,32 +128,25 @@ def _base_x0(task: Task, first: dict[str, Any], pictured: list[str]) -> x0_steps
 
 def _labelled(latents: Tensor, images: NDArray[np.uint8], prompts: list[str], seeds: list[int]) -> xr.Dataset:
     """Measure latents (source, sample, c, [t], h, w) and put everything under names."""
-    clips = images if images.ndim == 6 else images[:, :, None]
-    images = clips[:, :, clips.shape[2] // 2]
-    frames = latents if latents.ndim == 6 else latents.unsqueeze(3)
-    height, width = latents.shape[-2:]
-    bank = FilterBank.octaves(BANDS, (height, width))
-    bins = min(height, width)
+    seen, found = stills(images, lead=2), measured(latents, lead=2)
     data: dict[str, Any] = {
-        "image": (("source", "sample", "y", "x", "rgb"), images),
-        "energy": (("source", "sample", "channel", "band"), bank.energies(frames).mean(3).numpy()),
-        "spectrum": (("source", "sample", "radius"), radial_spectrum(frames, bins).mean(3).sum(2).numpy()),
+        "image": (("source", "sample", "y", "x", "rgb"), seen),
+        "energy": (("source", "sample", "channel", "band"), found["energy"]),
+        "spectrum": (("source", "sample", "radius"), found["spectrum"]),
     }
-    if clips.shape[2] > 1:
-        data["video"] = (("source", "sample", "frame", "y", "x", "rgb"), clips)
-    right = attributes_right(images, prompts)
+    if images.ndim == 6 and images.shape[2] > 1:
+        data["video"] = (("source", "sample", "frame", "y", "x", "rgb"), images)
+    right = attributes_right(seen, prompts)
     if right:
         data["attribute_right"] = (("source", "sample", "attribute"), np.stack(list(right.values()), axis=-1))
     coords = {
         "source": _text(SOURCES),
         "prompt": ("sample", _text(prompts)),
         "seed": ("sample", np.array(seeds)),
-        "radius": radii(bins, height, width),
-        **{name: ("band", np.array(getattr(bank, name))) for name in ("scale_low", "scale_high", "frequency")},
+        **coordinates(latents),
     }
-    named = xr.Dataset(
-        data, coords=coords, attrs={"bank": json.dumps(bank.to_dict()), "grid": json.dumps([height, width])}
-    )
+    notes = {"bank": json.dumps(octaves(latents).to_dict()), "grid": json.dumps(list(latents.shape[-2:]))}
+    named = xr.Dataset(data, coords=coords, attrs=notes)
     return named.assign_coords(attribute=_text(right)) if right else named
 
 
@@ -167,9 +158,7 @@ def attributes_right(images: NDArray[np.uint8], prompts: list[str]) -> dict[str,
     """
     from spectra.zoo import reader
 
-    if images.shape[2:4] != (64, 64) or not reader.WEIGHTS.exists():
-        return {}
-    if not all({"texture", "background"} <= reader.parse(prompt).keys() for prompt in prompts):
+    if not reader.reads(images.shape[2:4]) or not all(reader.of_world(prompt) for prompt in prompts):
         return {}
     scores = [reader.agreement(arm, prompts) for arm in images]
     return {name: np.stack([one[name] for one in scores]).astype(np.float32) for name in scores[0]}

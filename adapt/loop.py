@@ -83,7 +83,7 @@ def train(
         processes.accelerated(config) as accelerator,
         _home(config, accelerator) as home,
     ):
-        keeper = Keeper.open(home, accelerator, config.keep_checkpoints)
+        keeper = Keeper.open(home, accelerator, config.keep_checkpoints, begun)
         task = _prepared(config, keeper, progress)
         with tracked(accelerator, config, home.folder, keeper.step):
             history = fit(task, accelerator, progress, keeper, watch)
@@ -91,7 +91,7 @@ def train(
         with processes.stoppable(keeper.step, config.steps, keeper.kept):
             _write_results(task, history, keeper, progress)
         if accelerator.is_main_process:
-            whole |= {"seconds_total": time.perf_counter() - begun, "finished": datetime.now(UTC).isoformat()}
+            whole |= {"seconds_total": keeper.seconds, "finished": datetime.now(UTC).isoformat()}
             write_card(home.folder / state.ADAPTER, whole)
             state.publish(home, whole)
         accelerator.wait_for_everyone()

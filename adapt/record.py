@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from numpy.typing import NDArray
-from torch import Tensor
 
 from adapt.fera.ablation import Ablation, ablate
 from adapt.fera.coverage import coverage
@@ -19,7 +17,7 @@ from adapt.methods.text_encoders import adapted
 from adapt.optimisers import peak_rate
 from adapt.task import Task
 from adapt.trainer import trainable as trained
-from adapt.validate import make_grid
+from adapt.validate import levels_of, make_grid, numbers
 from spectra.recording.provenance import versions
 
 ROUTER = "fera."
@@ -84,38 +82,31 @@ def ablated(task: Task) -> Ablation | None:
 
 def metrics(task: Task, history: History, experts: Ablation | None = None) -> xr.Dataset:
     """Numbers of every training step, the measurements on the validation grid, and what experts do at the end."""
-    level = task.objective.noise_level(make_grid(task).timesteps).double()
     found = list(history.validations.values())
     data: dict[str, Any] = {
-        "train_loss": ("step", _numbers(history.losses)),
-        "noise_loss": (("step", "noise_part"), _numbers(history.noise_losses)),
-        "gradient_norm": ("step", _numbers(history.gradient_norms)),
-        "learning_rate": ("step", _numbers(history.learning_rates)),
+        "train_loss": ("step", numbers(history.losses)),
+        "noise_loss": (("step", "noise_part"), numbers(history.noise_losses)),
+        "gradient_norm": ("step", numbers(history.gradient_norms)),
+        "learning_rate": ("step", numbers(history.learning_rates)),
     }
     cell = ("eval_step", "level", "sample")
     for name, field, last in (("validation_error", "error", ("draw",)), ("gates", "gates", ("expert",)),
                               ("band_error", "band_error", ("draw", "band"))):  # fmt: skip
         rows = [getattr(one, field) for one in found]
         if all(row is not None for row in rows):
-            data[name] = ((*cell, *last), _numbers(torch.stack(rows)))
+            data[name] = ((*cell, *last), numbers(torch.stack(rows)))
     if experts is not None:
         whole = ("level", "sample", "expert")
-        data["expert_effect"] = ((*whole, "band"), _numbers(experts.effect))
-        data["expert_error"] = ((*whole, "band"), _numbers(experts.error))
-        data["expert_total"] = (whole, _numbers(experts.total))
+        data["expert_effect"] = ((*whole, "band"), numbers(experts.effect))
+        data["expert_error"] = ((*whole, "band"), numbers(experts.error))
+        data["expert_total"] = (whole, numbers(experts.total))
     coords = {
         "step": np.arange(1, len(history.losses) + 1),
         "eval_step": np.array(list(history.validations)),
-        "noise_level": ("level", task.objective.noise_weight(level).numpy()),
-        "log_snr": ("level", task.objective.log_snr(level).numpy()),
         "noise_part": (np.arange(PARTS) + 0.5) / PARTS,
+        **levels_of(task, make_grid(task)),
     }
     return xr.Dataset(data, coords=coords, attrs={"objective": task.objective.name})
-
-
-def _numbers(values: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = values.float().cpu().numpy()
-    return found
 
 
 def peak_memory(device: torch.device) -> float:

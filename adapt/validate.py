@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adapt.draws import sample_noise
+from adapt.octaves import BANDS, Named, octaves
 from adapt.sampling import density, sampler_of
 from adapt.step import told_of
 from adapt.task import Task
 from datasets_cache.families import Conditioning
-from spectra.bands import FilterBank
 
 CHUNK, ELEMENTS = 64, 2**20
 """Denoiser calls at once: so many, or fewer where their latents have more elements in all."""
-BANDS = 4
-"""Octaves into which the error is split."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,20 @@ def make_grid(task: Task) -> Grid:
         noise=tuple(sample_noise(row, config.eval_draws, shape) for row, shape in enumerate(shapes)),
         timesteps=task.objective.timestep(quantiles),
     )
+
+
+def levels_of(task: Task, grid: Grid) -> Named:
+    """Coordinates of a grid's levels: noise_level, the weight of the noise in the state (sigma), and log_snr."""
+    objective = task.objective
+    level = objective.noise_level(grid.timesteps).double()
+    found = {"noise_level": objective.noise_weight(level), "log_snr": objective.log_snr(level)}
+    return {name: (("level",), values.numpy()) for name, values in found.items()}
+
+
+def numbers(values: Tensor) -> NDArray[np.float32]:
+    """Measurements as they are stored."""
+    found: NDArray[np.float32] = values.float().cpu().numpy()
+    return found
 
 
 def training_weights(task: Task, grid: Grid) -> Tensor:
@@ -145,6 +159,5 @@ def _told(task: Task, sample: Tensor) -> Conditioning:
 
 def band_energies(field: Tensor) -> Tensor:
     """Band energies (n, band) of fields (n, c, [t], h, w), summed over channels and frames, per element."""
-    height, width = field.shape[-2:]
-    energies = FilterBank.octaves(BANDS, (height, width)).energies(field)
+    energies = octaves(field).energies(field)
     return energies.flatten(1, -2).sum(1) / field[0].numel()

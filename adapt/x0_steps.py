@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from adapt.generating import Sizes, generate, pictures
-from spectra.bands import FilterBank
+from adapt.octaves import measured, stills
 from spectra.errors import UserError
 from spectra.families import family_of
 from spectra.recording.entry import Entry, index_of, levels_of, positional, states_of, without_variance
@@ -23,7 +23,6 @@ from spectra.signals import clean_and_noise, output_for, schedule_of
 
 COUNT = 9
 """Steps that are kept, evenly spread over a generation, its first and last included."""
-BANDS = 4
 
 
 @dataclass(frozen=True)
@@ -131,17 +130,12 @@ def labelled(pipe: Any, foreseen: Mapping[str, Foreseen]) -> xr.Dataset:
     """
     one, *others = foreseen.values()
     assert all(torch.equal(one.step, other.step) for other in others)
-    drawn = np.stack([pictures(pipe, each.latents) for each in foreseen.values()])
-    if drawn.ndim == 6:
-        drawn = drawn[:, :, drawn.shape[2] // 2]
-    latents = torch.stack([each.latents for each in foreseen.values()])
-    frames = latents if latents.ndim == 6 else latents.unsqueeze(3)
-    height, width = frames.shape[-2:]
-    energy = FilterBank.octaves(BANDS, (height, width)).energies(frames).mean(3).sum(2)
+    drawn = stills(np.stack([pictures(pipe, each.latents) for each in foreseen.values()]), lead=2)
+    energy = measured(torch.stack([each.latents for each in foreseen.values()]), lead=2)["energy"].sum(2)
     return xr.Dataset(
         {
             "x0_image": (("x0_source", "x0_step", "y", "x", "rgb"), drawn),
-            "x0_energy": (("x0_source", "x0_step", "band"), energy.numpy()),
+            "x0_energy": (("x0_source", "x0_step", "band"), energy),
         },
         coords={
             "x0_source": np.array(list(foreseen), dtype=np.dtypes.StringDType()),

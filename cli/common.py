@@ -252,7 +252,7 @@ def progress_bar(what: str, first: str = "loading the model", show: bool = True)
     With SPECTRA_PROGRESS=lines each step is one JSON line instead, for programs that show their own bar.
     """
     if os.environ.get("SPECTRA_PROGRESS") == "lines":
-        yield _progress_line
+        yield json_line
         return
     from rich.console import Console
     from rich.progress import Progress as Bars
@@ -280,5 +280,6 @@ def bar_columns() -> tuple[Any, ...]:
     return BarColumn(), Counted(), TimeElapsedColumn(), TextColumn("{task.fields[now]}", markup=False)
 
 
-def _progress_line(phase: str, done: int, total: int) -> None:
+def json_line(phase: str, done: int, total: int) -> None:
+    """Progress for programs that show their own bar: one JSON object on stderr."""
     print(json.dumps({"phase": phase, "done": done, "total": total}), file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.adding import saying, taken
 from cli.common import (
     Json,
     collect_prompts,
@@ -23,6 +24,7 @@ from cli.common import (
     sentence,
     wrapped,
 )
+from cli.watching import logged_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,8 +39,7 @@ MOST = 8
 """How many sentences on an evaluation are printed."""
 DETAILS = ("band_ratio_", "attribute_")
 """Measures of one band or one attribute, which the report draws."""
-ARROWS = {"lower": " ↓", "higher": " ↑", "neutral": ""}
-LEGEND = "↓ lower is better, ↑ higher is better; n: prompts, or held-out pictures for the validation error"
+COUNTED = "n: prompts, or held-out pictures for the validation error"
 GATE_FAILED = 1
 """Exit code where a gate of --fail-if is true: the command worked, the adapters did not."""
 
@@ -52,7 +53,9 @@ def evaluate(
     model: Annotated[str | None, typer.Option("--model", help="Base model; default: that of the runs.")] = None,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for more.")] = None,
     prompts: Annotated[Path | None, typer.Option("--prompts", help="File with one prompt a line.")] = None,
-    seeds: Annotated[str, typer.Option("--seeds", help="Seeds for each prompt: 0:4, or 1,4,7.")] = "0:4",
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="Seeds for each prompt: 0:4, the default, or 1,4,7.")
+    ] = None,
     unrelated: Annotated[
         Path | None, typer.Option("--unrelated", help="File of prompts that should not change: measures drift.")
     ] = None,
@@ -73,22 +76,30 @@ def evaluate(
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps; default: the runs'.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Guidance; default: the runs'.")] = None,
     resolution: Annotated[int | None, typer.Option("--resolution", min=8, help="Side of the pictures, pixels.")] = None,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at once.")] = 8,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Pictures at once; default: 8.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Such as cuda:1 or cpu; default: the accelerator that is there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Generate with several adapters from the same prompts, seeds and noise, and measure what differs.
 
-    Further adapters are added to the same store; an interrupted evaluation goes on when the command is given again.
+    Further adapters are added to a store that exists: what is not given is as the store has it, prompts included.
+    An interrupted evaluation goes on when the command is given again.
     """
-    texts, numbers = collect_prompts(prompt, prompts), parse_seeds(seeds)
-    others = collect_prompts(None, unrelated) if unrelated else []
-    with kept(lambda: _kept_in(out)), progress_bar("evaluating") as progress:
+    asked: dict[str, Any] = {
+        "model": model, "prompts": _prompts(prompt, prompts, out),
+        "seeds": None if seeds is None else parse_seeds(seeds),
+        "unrelated": collect_prompts(None, unrelated) if unrelated else None, "data": data, "train": train,
+        "networks": network, "steps": steps, "guidance": guidance, "resolution": resolution, "batch": batch,
+    }  # fmt: skip
+    words = taken(out, asked)
+    with kept(lambda: _kept_in(out)), logged_bar("evaluating") as progress:
         import adapt
 
         found = adapt.evaluate(
-            adapters, model=model, prompts=texts, seeds=numbers, out=out, unrelated=others, data=data, train=train,
-            networks=tuple(network or ["auto"]), names=name or None, steps=steps, guidance=guidance,
-            resolution=resolution, batch=batch, progress=progress, command=shlex.join(["adapt", *sys.argv[1:]]),
+            adapters, out=out, names=name or None, device=device, progress=saying(words, progress),
+            command=shlex.join(["adapt", *sys.argv[1:]]), **asked | {"networks": tuple(network or ["auto"])},
         )  # fmt: skip
     from reports.evaluated import judged
 
@@ -97,6 +108,13 @@ def evaluate(
         emit(_document(judgement))
     else:
         _print_judgement(judgement)
+
+
+def _prompts(given: list[str] | None, file: Path | None, out: Path) -> list[str] | None:
+    """The prompts that were given; None for those of the evaluation at `out`."""
+    from spectra.storage.stores import exists
+
+    return collect_prompts(given, file) if given or file or not exists(out.expanduser()) else None
 
 
 def _kept_in(out: Path) -> str:
@@ -169,17 +187,19 @@ def measure_table(found: Evaluation) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from reports.evaluation_tables import arrowed
     from reports.evaluation_tables import measure_table as rows_of
+    from reports.sections import ARROWS
 
-    better = {one.name: one.better for one in found.measures}
-    names = [name for name in better if name == "attribute_right" or not name.startswith(DETAILS)]
-    made = rows_of(found, names)
-    table = Table(caption=f"{made.caption}; {LEGEND}", caption_justify="left")
-    for head in (made.heads[0], "n", *made.heads[2:]):
+    known = dict.fromkeys(one.name for one in found.measures)
+    names = [name for name in known if name == "attribute_right" or not name.startswith(DETAILS)]
+    made = arrowed(rows_of(found, names))
+    table = Table(caption=f"{made.caption}; {COUNTED}", caption_justify="left")
+    for head in (made.heads[0], "n", *made.heads[1:]):
         table.add_column(escape(printable(head)), overflow="fold")
-    for name, (title, _, *cells) in zip(names, made.rows, strict=True):
+    for name, better, (title, *cells) in zip(names, made.better, made.rows, strict=True):
         n = next(one.value.n for one in found.measures if one.name == name)
-        table.add_row(escape(printable(f"{title}{ARROWS[better[name]]}")), str(n), *map(escape, cells))
+        table.add_row(escape(printable(f"{title} {ARROWS.get(better, '')}".rstrip())), str(n), *map(escape, cells))
     return table
 
 

@@ -1,8 +1,7 @@
-"""What a person sees while an adapter trains: a bar with the loss by noise level, or a line for each measurement."""
+"""What a person sees of what takes long: a bar (with the loss by noise level), or lines for a log file."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -10,10 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from cli.common import PHASES, Progress, bar_columns
+from cli.common import PHASES, Progress, bar_columns, json_line, progress_bar
 
 Watch = Callable[[Mapping[str, float]], None]
 NOISE = "loss/noise_"
+EVERY = 30.0
+"""Seconds between two lines of a log, where nothing better than time says when there is something to say."""
 
 
 @dataclass
@@ -49,7 +50,7 @@ def training_bar(what: str) -> Iterator[tuple[Progress, Watch]]:
     With SPECTRA_PROGRESS=lines each step is one JSON line instead, for programs that show their own bar.
     """
     if os.environ.get("SPECTRA_PROGRESS") == "lines":
-        yield _as_json, lambda values: None
+        yield json_line, lambda values: None
         return
     from rich.console import Console
 
@@ -87,5 +88,27 @@ def _lines() -> tuple[Progress, Watch]:
     return progress, watch
 
 
-def _as_json(phase: str, done: int, total: int) -> None:
-    print(json.dumps({"phase": phase, "done": done, "total": total}), file=sys.stderr, flush=True)
+@contextmanager
+def logged_bar(what: str) -> Iterator[Progress]:
+    """As `progress_bar`, and where stderr is no terminal, a line there every `EVERY` seconds."""
+    from rich.console import Console
+
+    if os.environ.get("SPECTRA_PROGRESS") == "lines" or Console(stderr=True).is_terminal:
+        with progress_bar(what) as progress:
+            yield progress
+    else:
+        yield _now_and_then(what)
+
+
+def _now_and_then(what: str) -> Progress:
+    begun = last = time.monotonic()
+
+    def progress(phase: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= EVERY:
+            last = now
+            words = f"{what}: {PHASES.get(phase, phase)}, {done} of {total}, {now - begun:.0f} s"
+            print(words, file=sys.stderr, flush=True)
+
+    return progress

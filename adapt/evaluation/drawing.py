@@ -13,8 +13,7 @@ from torch import Tensor
 from adapt.evaluation.protocol import Protocol
 from adapt.evaluation.store import Row
 from adapt.generating import animates, first_frames, generate, pictures
-from adapt.validate import BANDS
-from spectra.bands import FilterBank, radial_spectrum
+from adapt.octaves import measured, stills
 from spectra.record import record
 from spectra.storage import stores
 from spectra.storage.stored import open_stored
@@ -57,25 +56,6 @@ def _generated(pipe: Any, protocol: Protocol, chosen: slice, steps: int) -> Tens
         pipe, prompts, seeds, steps=steps, guidance=protocol.guidance, sizes=protocol.sizes, images=images,
         batch=protocol.batch,
     )  # fmt: skip
-
-
-def measured(latents: Tensor) -> dict[str, NDArray[np.float32]]:
-    """energy (n, channel, band) and spectrum (n, radius) of latents (n, c, [t], h, w); means over frames."""
-    frames = latents if latents.ndim == 5 else latents.unsqueeze(2)
-    height, width = latents.shape[-2:]
-    energy = bank_of(latents).energies(frames).mean(2)
-    spectrum = radial_spectrum(frames, min(height, width)).mean(2).sum(1)
-    return {"energy": energy.float().numpy(), "spectrum": spectrum.float().numpy()}
-
-
-def bank_of(latents: Tensor) -> FilterBank:
-    """The octaves of latents (..., h, w), which are those of validation errors too."""
-    return FilterBank.octaves(BANDS, (latents.shape[-2], latents.shape[-1]))
-
-
-def stills(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Pictures (n, h, w, 3) as they are, and of clips (n, t, h, w, 3) the middle frame."""
-    return images if images.ndim == 4 else images[:, images.shape[1] // 2]
 
 
 def forget(probe: Path, whole: Collection[str]) -> None:

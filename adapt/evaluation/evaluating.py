@@ -12,7 +12,7 @@ from adapt.evaluation.adapters import BASE, Adapter, base, find
 from adapt.evaluation.attaching import attached, check_fit
 from adapt.evaluation.drawing import draw, forget
 from adapt.evaluation.measuring import look
-from adapt.evaluation.request import Request, labels_of, text, texts, unrepeated
+from adapt.evaluation.request import Request, labels_of, unrepeated
 from adapt.evaluation.stage import Counts, Stage, begin, prepare
 from adapt.task import Progress, silent
 from spectra.storage import stores
@@ -22,17 +22,17 @@ def evaluate(
     adapters: Sequence[str | Path],
     *,
     model: str | Path | None = None,
-    prompts: Sequence[str],
-    seeds: Sequence[int],
+    prompts: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
     out: str | Path,
-    unrelated: Sequence[str] = (),
+    unrelated: Sequence[str] | None = None,
     data: str | Path | None = None,
     train: str | Path | None = None,
     networks: Sequence[str] = ("auto",),
     steps: int | None = None,
     guidance: float | None = None,
     resolution: int | None = None,
-    batch: int = 8,
+    batch: int | None = None,
     names: Sequence[str] | None = None,
     device: str | None = None,
     progress: Progress | None = None,
@@ -43,15 +43,17 @@ def evaluate(
     """Generate with the base and with every adapter, from the same prompts, seeds and noise, and measure all of it.
 
     The store at `out` grows adapter by adapter, and one is whole or is not there: repeat a call that was killed and it
-    goes on; give more adapters and they are added; give the same ones and nothing changes.  After each adapter the
-    base is what it was, bit by bit.  Generating is watched by `spectra.record`: the cube is `OUT/probe`.
+    goes on; give more adapters and they are added; give the same ones and nothing changes.  What is left out is as the
+    store has it, so that `evaluate([another], out=...)` is enough.  After each adapter the base is what it was, bit by
+    bit.  Generating is watched by `spectra.record`: the cube is `OUT/probe`.
 
     Args:
         adapters: what is compared with the base, which is always the first: run directories, PEFT folders, LoRA files
             of diffusers or kohya, merged checkpoints.  Content tells which; only safetensors are read.
         model: the base, by bundled name, folder or hub id; default: that of the runs, which have to agree.
-        prompts: what is asked of every adapter, every seed for each; an adapter is judged by these.
-        seeds: each fixes the initial noise of a sample, whatever the prompt, the batch and the adapter.
+        prompts: what is asked of every adapter, every seed for each; an adapter is judged by these.  Only a new store
+            needs them.
+        seeds: each fixes the initial noise of a sample, whatever the prompt, batch and adapter; default: 0, 1, 2, 3.
         out: the store, a folder such as runs/eval.zarr (zarr v3, opened by `xr.open_zarr`).
         unrelated: prompts that have nothing to do with what was learned, to see how far an adapter drifts.
         data: held-out captioned pictures, for validation errors and as references; default: the runs' own held-out
@@ -62,7 +64,7 @@ def evaluate(
         steps, guidance: of the sampler; default: those of the runs where they agree, else 20 and 3.
         resolution: side of the pictures in pixels; default: as the runs were trained, else the model's own.
         frames: of each clip, for video models; default: as the runs were trained, else the model's own.
-        batch: pictures generated at once.  Noise belongs to a seed alone, so only rounding depends on it.
+        batch: pictures generated at once, by default 8.  Noise belongs to a seed alone, so only rounding depends on it.
         names: labels of the adapters; default: the names of their runs, folders or files.
         device: such as "cuda:1"; default: the accelerator that is there, else the CPU.
         progress: called with (phase, done, total) of "encode", "sample", "validate" and "features".
@@ -78,26 +80,34 @@ def evaluate(
             to another model, a network or a place that cannot be had, or a store of other prompts, seeds, steps, model
             or networks, or one in which an adapter of the same path had other weights.
     """
-    request = Request(
-        text(model), texts(prompts, "prompts"), list(dict.fromkeys(map(int, seeds))), texts(unrelated, "unrelated"),
-        text(data), text(train), list(networks), steps, guidance, resolution, frames, batch,
-    )  # fmt: skip
-    request.check()
     place, told, kept = Path(out).expanduser(), progress or silent, None if cache is None else Path(cache)
+    stored = store.read_protocol(place) if store.exists(place) else None
+    given = {
+        "model": model, "prompts": prompts, "seeds": seeds, "unrelated": unrelated, "data": data, "train": train,
+        "networks": networks, "steps": steps, "guidance": guidance, "resolution": resolution, "frames": frames,
+        "batch": batch,
+    }  # fmt: skip
+    request = Request.of(given, stored)
+    request.check()
     stores.check_writable(place)
-    known = store.known_in(place) if store.exists(place) else []
+    known = store.known_in(place) if stored else []
     found = [find(one) for one in unrepeated(adapters)]
     labels = labels_of(found, names, known)
-    stage = prepare(request, place, found, kept, device, command, told)
+    stage = prepare(request, stored, place, found, kept, device, command, told)
     every = [(BASE, base()), *zip(labels, found, strict=True)]
     new = [one for one in every if one[0] not in {before.label for before in known}]
+    _grow(stage, place, new, told)
+    return store.open_evaluation(place)
+
+
+def _grow(stage: Stage, place: Path, new: Sequence[tuple[str, Adapter]], told: Progress) -> None:
+    """Put every adapter on once, to see whether it fits; make the store if there is none; add to it."""
     for _, adapter in new:
         check_fit(stage.pipe, adapter)
     if not store.exists(place):
         begin(stage, place, told)
     with store.held(place):
         _add(stage, place, new, told)
-    return store.open_evaluation(place)
 
 
 def _add(stage: Stage, place: Path, new: Sequence[tuple[str, Adapter]], told: Progress) -> None:
@@ -112,6 +122,8 @@ def _add(stage: Stage, place: Path, new: Sequence[tuple[str, Adapter]], told: Pr
         "validate": len(missing),
         "features": samples * len(missing) * len(stage.networks),
     })  # fmt: skip
+    if missing:
+        counts.of("sample")(0)
     for label, adapter in missing:
         with attached(stage.pipe, adapter) as reads_otherwise:
             row = store.Row(place)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from adapt.calling import call_of
 from adapt.config import TrainConfig
 from adapt.evaluation.references import References
 from adapt.evaluation.store import Growing, Row
 from adapt.methods import METHODS
+from adapt.octaves import BANDS, stills
 from adapt.task import Task, objective_for
-from adapt.validate import BANDS, Grid, make_grid, validate
+from adapt.validate import Grid, levels_of, make_grid, numbers, validate
 from spectra.families import family_of
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 STEP = 64
 """Pictures in memory at once."""
-WORLD = 64
-"""Side of the pictures that the bundled attribute reader reads."""
 Fixed = dict[str, tuple[tuple[str, ...], Any]]
 Tick = Callable[[int], None]
 
@@ -57,12 +55,7 @@ class Bench:
 
     def fixed(self) -> Fixed:
         """Coordinates of the levels."""
-        objective = self.task.objective
-        level = objective.noise_level(self.grid.timesteps).double()
-        return {
-            "noise_level": (("level",), objective.noise_weight(level).numpy()),
-            "log_snr": (("level",), objective.log_snr(level).numpy()),
-        }
+        return dict(levels_of(self.task, self.grid))
 
     def growing(self) -> dict[str, Growing]:
         """Errors of each adapter."""
@@ -73,35 +66,23 @@ class Bench:
         """Errors of the pipeline's denoiser as it is; captions are read anew where the adapter changes that."""
         config = self.task.config.model_copy(update={"text_encoder": reads_otherwise})
         found = validate(replace(self.task, denoiser=family_of(pipe).denoiser(pipe), config=config), self.grid)
-        row.put("validation_error", _numbers(found.error))
-        row.put("band_error", _numbers(found.band_error))
-
-
-def _numbers(values: Tensor) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = values.float().cpu().numpy()
-    return found
+        row.put("validation_error", numbers(found.error))
+        row.put("band_error", numbers(found.band_error))
 
 
 def attributes_of(prompts: Sequence[str], size: tuple[int, int]) -> list[str]:
     """What the bundled reader is asked about: all its attributes, where some prompts speak of its world; else none."""
     from spectra.zoo import reader
 
-    if size != (WORLD, WORLD) or not reader.WEIGHTS.exists() or not any(_of_world(prompt) for prompt in prompts):
-        return []
-    return list(reader.ATTRIBUTES)
-
-
-def _of_world(prompt: str) -> bool:
-    from spectra.zoo import reader
-
-    return {"texture", "background"} <= reader.parse(prompt).keys()
+    asked = reader.reads(size) and any(reader.of_world(prompt) for prompt in prompts)
+    return list(reader.ATTRIBUTES) if asked else []
 
 
 def right(images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
     """(n, attribute) 1 or 0 by the reader; NaN where a prompt does not name it, or is not of the reader's world."""
     from spectra.zoo import reader
 
-    found = reader.agreement(images, [prompt if _of_world(prompt) else "" for prompt in prompts])
+    found = reader.agreement(images, [prompt if reader.of_world(prompt) else "" for prompt in prompts])
     return np.stack([found[name] for name in reader.ATTRIBUTES], axis=-1).astype(np.float32)
 
 
@@ -118,8 +99,6 @@ def look(row: Row, networks: Sequence[Network], prompts: Sequence[str], attribut
 
 def features_of(data: Any, network: Network, tick: Tick) -> NDArray[np.float32]:
     """Features (n, dims) of the pictures of a data set, some at a time."""
-    from adapt.evaluation.drawing import stills
-
     parts = []
     for start in range(0, len(data), STEP):
         rows = range(start, min(start + STEP, len(data)))

@@ -12,7 +12,7 @@ from adapt.evaluation.protocol import Protocol
 from adapt.evaluation.store import Known
 from spectra.errors import UserError
 
-STEPS, GUIDANCE = 20, 3.0
+STEPS, GUIDANCE, SEEDS, BATCH = 20, 3.0, (0, 1, 2, 3), 8
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,19 @@ class Request:
     resolution: int | None
     frames: int | None
     batch: int
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], stored: Protocol | None) -> Request:
+        """The arguments; of those that were left out (None), what runs do not say is as the store has it."""
+        defaults: dict[str, Any] = {"prompts": (), "seeds": SEEDS, "unrelated": (), "batch": BATCH}
+        if given["data"] is not None or given["train"] is not None:  # else the store's own way of reading both
+            defaults |= {"data": None, "train": None}
+        known = defaults if stored is None else {name: getattr(stored, name) for name in defaults}
+        found = {**given, **{name: value for name, value in known.items() if given[name] is None}}
+        plain = {name: text(found[name]) for name in ("model", "data", "train")}
+        lists = {name: texts(found[name], name) for name in ("prompts", "unrelated")}
+        seeds, networks = list(dict.fromkeys(map(int, found["seeds"]))), list(found["networks"])
+        return cls(**{**found, **plain, **lists, "seeds": seeds, "networks": networks})
 
     def check(self) -> None:
         """UserError for what makes no sense, before anything is opened."""

@@ -17,14 +17,15 @@ from torch import Tensor
 from adapt.evaluation import references as reference_pictures
 from adapt.evaluation import store
 from adapt.evaluation.adapters import Adapter
-from adapt.evaluation.drawing import Tick, bank_of, measured, pilot, stills
+from adapt.evaluation.drawing import Tick, pilot
 from adapt.evaluation.measuring import STEP, Bench, Fixed, attributes_of, features_of
 from adapt.evaluation.protocol import Protocol, check_same
 from adapt.evaluation.references import References
 from adapt.evaluation.request import Request, guidance_of, model_of, settings_of, sizes_of, steps_of
 from adapt.evaluation.store import Growing, Pieces
+from adapt.methods import check_model
+from adapt.octaves import BANDS, coordinates, measured, octaves, stills
 from adapt.task import Progress
-from spectra.bands import radii
 from spectra.errors import UserError
 from spectra.recording.provenance import versions
 
@@ -62,10 +63,10 @@ class Stage:
 
 
 def prepare(
-    request: Request, out: Path, adapters: Sequence[Adapter], cache: Path | None, device: str | None, command: str,
-    told: Progress,
+    request: Request, stored: Protocol | None, out: Path, adapters: Sequence[Adapter], cache: Path | None,
+    device: str | None, command: str, told: Progress,
 ) -> Stage:  # fmt: skip
-    """Open the model, the networks and the references, and hold them against what the store has.
+    """Open the model, the networks and the references, and hold them against the store's protocol if there is one.
 
     Raises:
         UserError: as `adapt.evaluate` says.
@@ -73,12 +74,13 @@ def prepare(
     from spectra.models import check_steps, model_hash
     from spectra.prompts import check_readers, warn_cut
 
-    stored = store.read_protocol(out) if store.exists(out) else None
     settings = settings_of(adapters)
     name, steps = model_of(request, stored, adapters), steps_of(request, stored, settings)
     pipe = _opened(name, device)
     identity = model_hash(pipe)
-    _check_runs(adapters, name, identity)
+    for adapter in adapters:
+        if adapter.record is not None:
+            check_model(f"the adapter {adapter.path}", adapter.record, name, identity)
     check_steps(pipe, steps)
     check_readers(pipe)
     warn_cut(pipe, [*request.prompts, *request.unrelated], "prompt")
@@ -105,13 +107,26 @@ def prepare(
 
 
 def _opened(name: str, device: str | None) -> Any:
-    from spectra.models import load_pipeline, one_line, usable_device
+    from spectra.models import load_pipeline, one_line
 
+    chosen = _device(device)
     pipe: Any = load_pipeline(name)
     try:
-        return pipe.to(torch.device(device) if device else usable_device())
-    except (RuntimeError, AssertionError) as error:  # what torch raises for a device that is not there
-        raise UserError(f"the device {device!r} cannot be used: {one_line(error)}") from error
+        return pipe.to(chosen)
+    except RuntimeError as error:  # such as one that others have filled
+        raise UserError(f"the device {str(chosen)!r} cannot be used: {one_line(error)}") from error
+
+
+def _device(name: str | None) -> torch.device:
+    """The device of a name, or the one that is there; UserError for one that is not."""
+    from spectra.models import usable_device
+
+    best = usable_device()
+    count = 0 if best.type == "cpu" else torch.accelerator.device_count()
+    there = [*(f"{best.type}:{number}" for number in range(count)), "cpu"]
+    if name is not None and name not in {*there, best.type}:
+        raise UserError(f"the device {name!r} cannot be used; give one that is here: {', '.join(there)}")
+    return best if name is None else torch.device(name)
 
 
 def _networks(asked: Sequence[str], model: str, size: tuple[int, int], pipe: Any) -> list[Network]:
@@ -119,17 +134,6 @@ def _networks(asked: Sequence[str], model: str, size: tuple[int, int], pipe: Any
     from adapt.networks import open_networks
 
     return open_networks(asked, model=model, size=size, device=pipe.device)
-
-
-def _check_runs(adapters: Sequence[Adapter], name: str, identity: str) -> None:
-    """UserError for a run on another model."""
-    for adapter in adapters:
-        if adapter.record is not None and adapter.record["model_hash"] != identity:
-            raise UserError(
-                f"the adapter {adapter.path} was trained on {adapter.record['model']!r} (hash "
-                f"{adapter.record['model_hash'][:12]}), and {name!r} is another model (hash {identity[:12]}); "
-                "give the model that it was trained on"
-            )
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def begin(stage: Stage, out: Path, told: Progress) -> None:
     tick = Counts(told, {"features": pictures * len(stage.networks)}).of("features")
     fixed = _coordinates(protocol, latents, attributes) | _texts(stage.networks, prompts)
     fixed |= _references(stage, tick) | (stage.bench.fixed() if stage.bench else {})
-    bank = json.dumps(bank_of(latents).to_dict())
+    bank = json.dumps(octaves(latents).to_dict())
     notes = {"bank": bank, "grid": json.dumps(list(latents.shape[-2:])), "title": f"Adapters of {protocol.model}"}
     store.create(out, protocol, fixed, _growing(stage, latents, picture, attributes), notes)
 
@@ -167,7 +171,7 @@ def _growing(stage: Stage, latents: Tensor, picture: NDArray[np.uint8], attribut
     count, (height, width) = len(stage.protocol.samples), latents.shape[-2:]
     found = {
         "image": Growing(("sample", "y", "x", "rgb"), (count, *picture.shape[1:]), "uint8"),
-        "energy": Growing(("sample", "channel", "band"), (count, latents.shape[1], bank_of(latents).bands)),
+        "energy": Growing(("sample", "channel", "band"), (count, latents.shape[1], BANDS)),
         "spectrum": Growing(("sample", "radius"), (count, min(height, width))),
     }
     if attributes:
@@ -179,14 +183,11 @@ def _growing(stage: Stage, latents: Tensor, picture: NDArray[np.uint8], attribut
 
 def _coordinates(protocol: Protocol, latents: Tensor, attributes: list[str]) -> Fixed:
     prompts, seeds, parts = zip(*protocol.samples, strict=True)
-    bank, (height, width) = bank_of(latents), latents.shape[-2:]
-    scales = {name: (("band",), np.array(getattr(bank, name))) for name in ("scale_low", "scale_high", "frequency")}
     return {
         "prompt": (("sample",), np.array(prompts, TEXT)),
         "seed": (("sample",), np.array(seeds, np.int64)),
         "part": (("sample",), np.array(parts, TEXT)),
-        "radius": (("radius",), np.asarray(radii(min(height, width), height, width))),
-        **scales,
+        **coordinates(latents),
     } | ({"attribute": (("attribute",), np.array(attributes, TEXT))} if attributes else {})
 
 
@@ -229,5 +230,5 @@ def _references(stage: Stage, tick: Tick) -> Fixed:
 
 
 def _picture(data: Any, row: int) -> NDArray[np.uint8]:
-    picture: NDArray[np.uint8] = stills(data.picture(row)[None])[0]
+    picture: NDArray[np.uint8] = stills(data.picture(row), lead=0)
     return picture

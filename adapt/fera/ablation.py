@@ -90,7 +90,8 @@ def ablate(task: Task, grid: Grid) -> Ablation:
         UserError: the task's adapter is no FeRA.
     """
     from adapt.methods import NAME
-    from adapt.validate import BANDS, cells_of
+    from adapt.octaves import BANDS
+    from adapt.validate import cells_of
 
     shape = *grid.shape, _experts(task.denoiser, NAME)
     effect, error, total = torch.zeros(*shape, BANDS), torch.zeros(*shape, BANDS), torch.zeros(shape)

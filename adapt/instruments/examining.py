@@ -15,7 +15,7 @@ from adapt.instruments.opening import learned, open_run
 from adapt.instruments.routing import GATINGS, SOURCES, effect_cosines, routing, variance_split, worth_of_gates
 from adapt.instruments.updates import effective_rank, experts_of, inner_products, mixed, owners
 from adapt.task import Progress, Task, silent
-from adapt.validate import Grid, make_grid, validate
+from adapt.validate import Grid, levels_of, make_grid, validate
 
 Data = dict[str, tuple[tuple[str, ...], Any]]
 
@@ -66,11 +66,7 @@ def examine_task(task: Task, grid: Grid | None = None) -> xr.Dataset:
         found |= _routing(task, grid, seen.features, seen.gates)
     layers = experts_of(task.denoiser)
     found |= _updates(layers, gates)
-    level = task.objective.noise_level(grid.timesteps).double()
-    coords: dict[str, Any] = {
-        "noise_level": ("level", task.objective.noise_weight(level).numpy()),
-        "log_snr": ("level", task.objective.log_snr(level).numpy()),
-    }
+    coords: dict[str, Any] = dict(levels_of(task, grid))
     coords |= {"source": list(SOURCES), "gating": list(GATINGS)} if routed else {}
     coords |= {"layer": list(layers)} if layers else {}
     attrs = {"method": task.config.method, "model": task.config.model, "objective": task.objective.name}

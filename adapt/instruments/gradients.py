@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adapt.octaves import BANDS, octaves
 from adapt.task import Task
-from adapt.validate import BANDS, Cells, Grid, band_energies, cells_of
-from spectra.bands import FilterBank
+from adapt.validate import Cells, Grid, band_energies, cells_of
 from spectra.errors import UserError
 
 
@@ -73,7 +73,7 @@ def _of_level(task: Task, grid: Grid, parameters: Mapping[str, Tensor]) -> tuple
         for cells in cells_of(task, grid):
             prediction, pull = _pull(task, cells)
             energy += band_energies(pull).sum(0) * pull[0].numel() ** 2 / (samples * draws)
-            bank = FilterBank.octaves(BANDS, (pull.shape[-2], pull.shape[-1]))
+            bank = octaves(pull)
             split = bank.split(pull).movedim(-3, 0)
             for half in range(2):
                 mine = (cells.where[1] % 2 == half).reshape(-1, *(1,) * (pull.ndim - 1)) / counts[half]

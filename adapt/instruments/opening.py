@@ -10,9 +10,8 @@ from torch import Tensor
 from adapt import state
 from adapt.calling import call_of
 from adapt.config import TrainConfig
-from adapt.methods import METHODS, find_adapter, load_adapters
+from adapt.methods import METHODS, check_model, find_adapter, load_adapters
 from adapt.task import Progress, Task, check_sources, load_data, load_prior, objective_for, silent
-from spectra.errors import UserError
 
 UNUSED = ("prior", "prior_data", "overlap")
 """Settings that made a start which is not needed again; the cube that they name may be gone."""
@@ -38,11 +37,8 @@ def open_run(run: Path | str, progress: Progress = silent, **changes: Any) -> Ta
     from spectra.models import load_pipeline, model_hash, usable_device
 
     pipe: Any = load_pipeline(config.model)
-    if (identity := model_hash(pipe)) != record["model_hash"]:
-        raise UserError(
-            f"the run {run} was trained on {record['model']!r} (hash {record['model_hash'][:12]}), and this model's "
-            f"hash is {identity[:12]}; give the model that it was trained on"
-        )
+    identity = model_hash(pipe)
+    check_model(f"the run {run}", record, config.model, identity)
     pipe.to(usable_device())
     train, heldout = load_data(config, pipe, progress)
     denoiser: Any = family_of(pipe).denoiser(pipe)

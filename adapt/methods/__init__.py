@@ -7,7 +7,7 @@ from typing import Any
 
 from adapt.methods.base import CONFIG_FILE, NAME, WEIGHTS_FILE, Method, Reach, kind_of
 from adapt.methods.fera_adapter import FERA
-from adapt.methods.folders import find_adapter, open_adapter
+from adapt.methods.folders import check_model, find_adapter, open_adapter
 from adapt.methods.full import FULL
 from adapt.methods.peft_adapters import methods
 from adapt.methods.text_encoders import (
@@ -26,6 +26,7 @@ __all__ = [
     "Method",
     "Reach",
     "attach_text_encoders",
+    "check_model",
     "check_text_encoders",
     "find_adapter",
     "kind_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,19 @@ def open_adapter(adapter: Path, record: dict[str, Any] | None, model: str | None
         opened: Any = load_pipeline(name)
     else:
         name, opened = type(pipe).__name__, pipe
-    if record is not None and model_hash(opened) != record["model_hash"]:
-        raise UserError(
-            f"the adapter {adapter} was trained on {record['model']!r} (hash {record['model_hash'][:12]}), and "
-            f"{name!r} is another model (hash {model_hash(opened)[:12]}); give the model that it was trained on"
-        )
+    if record is not None:
+        check_model(f"the adapter {adapter}", record, name, model_hash(opened))
     load_adapters(opened, adapter)
     return opened.to(usable_device()) if pipe is None else pipe
+
+
+def check_model(what: str, record: Mapping[str, Any], name: str, identity: str) -> None:
+    """UserError unless the run of this record was trained on the model `name`, whose hash is `identity`.
+
+    `what` is what the sentence is about: the run, or its adapter.
+    """
+    if record["model_hash"] != identity:
+        raise UserError(
+            f"{what} was trained on {record['model']!r} (hash {record['model_hash'][:12]}), and {name!r} is another "
+            f"model (hash {identity[:12]}); give the model that it was trained on"
+        )

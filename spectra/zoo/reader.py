@@ -27,6 +27,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "background": tuple(world.COLOURS),
 }
 WEIGHTS = Path(__file__).parent / "weights" / "reader.safetensors"
+SIDE = 64
+"""Height and width of the pictures that it reads."""
 
 
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -88,6 +90,16 @@ def parse(caption: str) -> dict[str, str]:
             if word in ATTRIBUTES[attribute]:
                 named[attribute] = word
     return named
+
+
+def reads(size: tuple[int, ...]) -> bool:
+    """Whether the shipped reader reads pictures of this height and width."""
+    return size == (SIDE, SIDE) and WEIGHTS.exists()
+
+
+def of_world(caption: str) -> bool:
+    """Whether a caption speaks of the procedural world: all of its captions name a texture and a background."""
+    return {"texture", "background"} <= parse(caption).keys()
 
 
 def agreement(pictures: NDArray[np.uint8], captions: Sequence[str]) -> dict[str, NDArray[np.float64]]:

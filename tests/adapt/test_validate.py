@@ -12,8 +12,9 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from scipy.ndimage import gaussian_filter
 
 import adapt.validate as module
+from adapt.octaves import BANDS
 from adapt.task import Task
-from adapt.validate import BANDS, Validation, make_grid, training_weights, validate
+from adapt.validate import Validation, make_grid, training_weights, validate
 from spectra.bands import TRUNCATE, FilterBank
 from tests.adapt.worlds import Data, data, embedding, task
 

@@ -100,7 +100,7 @@ def test_an_adapter_is_added_under_its_name_whatever_that_is_and_the_others_stay
     out, name = copied(tmp_path), "[bold]ü[/bold]\x1b[31m"
     before = open_evaluation(out).load()
     done = command("adapt", "evaluate", denoiser_file(), "--name", name, *words(), "--out", out)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, f"Taken from {out}: guidance 3, 64 x 64 pixels, batches of 8.\n")
     found = open_evaluation(out)
     assert found.adapter.values.tolist() == ["base", "strong", "merged", name]
     for variable in ("image", "validation_error", "energy"):

@@ -1,0 +1,98 @@
+"""`adapt evaluate` on an evaluation that exists: an adapter is enough, and one line says what else it goes by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from adapt import open_evaluation
+from adapt.evaluation.protocol import Protocol
+from adapt.evaluation.store import read_protocol
+from cli import adding, watching
+from tests.adapt.evaluation.kinds import denoiser_file
+from tests.cli.test_evaluate_command import copied, files, words
+from tests.conftest import Command
+
+
+def test_an_adapter_is_added_without_saying_again_how_the_others_were_made(command: Command, tmp_path: Path) -> None:
+    out = copied(tmp_path)
+    before = read_protocol(out)
+    done = command("adapt", "evaluate", denoiser_file(), "--out", out)
+    assert done.code == 0
+    assert done.err == (
+        f"Taken from {out}: model {before.model}, 3 prompts, seeds 0:2, 2 steps, guidance 3, 64 x 64 pixels, "
+        f"held-out pictures {before.data}, batches of 8.\n"
+    )
+    assert open_evaluation(out).adapter.values.tolist() == ["base", "strong", "merged", "weights"]
+    again = command("adapt", "evaluate", denoiser_file(), *words(), "--out", out)
+    assert (again.code, again.err) == (0, "")  # everything was given as it is, and nothing was made
+
+
+def test_what_differs_is_refused_in_one_sentence_and_the_rest_is_left_out(command: Command, tmp_path: Path) -> None:
+    out = copied(tmp_path)
+    before = files(out)
+    asked = ("adapt", "evaluate", denoiser_file(), "--out", out)
+    assert "seeds was [0, 1], is [0, 1, 2]" in command(*asked, "--seeds", "0:3").refused()
+    assert "--seeds '' is not understood" in command(*asked, "--seeds", "").refused()
+    assert files(out) == before
+
+
+def test_a_new_evaluation_is_asked_for_prompts(command: Command, tmp_path: Path) -> None:
+    said = command("adapt", "evaluate", denoiser_file(), "--out", tmp_path / "new.zarr").refused()
+    assert "there is no prompt; give --prompt TEXT" in said
+
+
+def test_a_place_with_something_else_is_refused(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    assert "it holds no zarr group" in command("adapt", "evaluate", "base", "--out", tmp_path).refused()
+
+
+def test_a_device_that_is_not_there_is_refused(command: Command, tmp_path: Path) -> None:
+    asked = ("adapt", "evaluate", "base", *words(), "--device", "cuda:99", "--out", tmp_path / "e.zarr")
+    assert "the device 'cuda:99' cannot be used; give one that is here: " in command(*asked).refused()
+
+
+def test_a_log_gets_lines_and_json_stays_json(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "EVERY", 0.0)
+    done = command("adapt", "evaluate", denoiser_file(), "--out", copied(tmp_path), "--json")
+    lines = done.err.splitlines()
+    assert done.code == 0
+    assert lines[0].startswith("evaluating: reading the pictures, ")
+    assert next(line for line in lines if "generating" in line).startswith("evaluating: generating pictures, 0 of 6, ")
+    assert any(line.startswith("evaluating: generating pictures, 6 of 6, ") for line in lines)
+    assert sum(line.startswith("Taken from ") for line in lines) == 1
+    assert len(json.loads(done.out)["measures"]) > 3
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ([7], "seed 7"), ([0, 1, 2], "seeds 0:3"), ([1, 4, 7], "seeds 1,4,7"), ([2, 1], "seeds 2,1"),
+        (list(range(0, 40, 2)), "20 seeds"),
+    ],
+)  # fmt: skip
+def test_seeds_are_said_as_the_option_takes_them(seeds: list[int], said: str) -> None:
+    assert adding._seeds(seeds) == said
+
+
+def test_everything_that_a_store_says_is_named_and_nothing_that_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = Protocol(
+        "mini", "0", 20, 2.5, {"height": 64, "width": 32}, {}, "cpu", 4, ["a", "b"], [0], ["c"], "held", "learned", {},
+        {}, {}, [{"name": "world"}, {"name": "clip"}], ["auto"],
+    )  # fmt: skip
+    monkeypatch.setattr("adapt.evaluation.store.exists", lambda _: True)
+    monkeypatch.setattr("adapt.evaluation.store.read_protocol", lambda _: protocol)
+    nothing = dict.fromkeys(adding._words(protocol))
+    assert adding.taken(Path("e.zarr"), nothing) == (
+        "Taken from e.zarr: model mini, 2 prompts, 1 unrelated prompt, seed 0, 20 steps, guidance 2.5, 32 x 64 "
+        "pixels, held-out pictures held, training pictures learned, features by world and clip, batches of 4"
+    )
+    given: dict[str, object] = dict.fromkeys(nothing, 0)
+    assert adding.taken(Path("e.zarr"), given) == ""
+    assert adding.taken(Path("e.zarr"), given | {"networks": []}) == "Taken from e.zarr: features by world and clip"
