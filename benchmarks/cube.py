@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts.clock import seconds as timed
 
 from spectra import cube
 from spectra.bands import FilterBank
@@ -124,13 +125,6 @@ def small_writes(folder: Path) -> dict[str, float]:
     taken["compact 500"] = [timed(lambda: cube.compact(place, folder / "compact.zarr"))]
     taken["open 500 compact"] = [timed(lambda: cube.open_cube(folder / "compact.zarr")) for _ in range(5)]
     return {name: round(1e3 * float(np.median(seconds)), 2) for name, seconds in taken.items()}
-
-
-def timed(action: Callable[[], Any]) -> float:
-    """Seconds that an action takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from parts.clock import by_turns
 from parts.cold import cold_start
 from parts.denoisers import DEVICE, Size, denoiser, moved, sizes
 from parts.published import QKV, PublishedFera, PublishedLinear
@@ -182,13 +183,9 @@ def arms_of(size: Size, batch: int) -> dict[str, Arm]:
 def take_turns(arms: dict[str, Arm], repeats: int) -> dict[str, np.ndarray]:
     """Seconds of four steps of each arm, by round; who goes first rotates."""
     names = [name for name in arms if arms[name].parameters]
-    times: dict[str, list[float]] = {name: [] for name in names}
     for name in names:
         arms[name].step()
-    for turn in range(repeats):
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            times[name].append(sum(arms[name].step(number) for number in range(4)))
-    return {name: np.array(found) for name, found in times.items()}
+    return by_turns(names, repeats, lambda name: sum(arms[name].step(number) for number in range(4)))
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> dict[str, Any]:

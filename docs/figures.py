@@ -39,6 +39,14 @@ def new(width: float, height: float, **grid: Any) -> tuple[Figure, Any]:
         return pyplot.subplots(figsize=(width, height), layout="constrained", **grid)
 
 
+def one_wide(figure: Figure, axes: Any) -> Any:
+    """One panel in place of those of the second row."""
+    grid = axes[1, 0].get_gridspec()
+    for ax in axes[1]:
+        ax.remove()
+    return figure.add_subplot(grid[1, :])
+
+
 def grey(index: int) -> Array:
     """A picture of the bundled world in grey, (64, 64), of mean 0 and variance 1."""
     picture = np.asarray(scene_at(3, index)[1], np.float64).mean(-1)
@@ -62,10 +70,7 @@ def bands() -> Figure:
         ax.imshow(part, cmap="gray", vmin=-reach, vmax=reach)
         ax.set_title(title, fontsize=9)
         ax.set_axis_off()
-    grid = axes[1, 0].get_gridspec()
-    for ax in axes[1]:
-        ax.remove()
-    below = figure.add_subplot(grid[1, :])
+    below = one_wide(figure, axes)
     f = frequencies(side)
     for b, colour in enumerate(band_colours(bank.bands)):
         below.plot(f, bank.transfer(side, side)[b, 0], color=colour, label=f"band {b}")
@@ -94,10 +99,7 @@ def signals() -> Figure:
         ax.imshow(a * picture + b * noise, cmap="gray", vmin=-2.5, vmax=2.5)
         ax.set_title(f"log-SNR {level:+.0f}\na = {a:.2f}, b = {b:.2f}", fontsize=8.5, fontweight="normal")
         ax.set_axis_off()
-    grid = axes[1, 0].get_gridspec()
-    for ax in axes[1]:
-        ax.remove()
-    _emergence(figure.add_subplot(grid[1, :]))
+    _emergence(one_wide(figure, axes))
     return figure
 
 
@@ -146,10 +148,7 @@ def coherence() -> Figure:
         ax.imshow(predicted[step])
         ax.set_title(f"x0 at step {step}", fontsize=8.5, fontweight="normal")
         ax.set_axis_off()
-    grid = axes[1, 0].get_gridspec()
-    for ax in axes[1]:
-        ax.remove()
-    below = figure.add_subplot(grid[1, :])
+    below = one_wide(figure, axes)
     for b, colour in enumerate(band_colours(curves.shape[1])):
         below.plot(curves[:, b], color=colour, label=f"band {b}")
     below.axhline(0.8, color=MUTED, lw=0.8, ls=":")
@@ -166,6 +165,10 @@ def _watched(pipe: Any, steps: int) -> tuple[list[Array], Array]:
     found: list[torch.Tensor] = []
     step = pipe.scheduler.step
 
+    def generate() -> None:
+        pipe("a large red ring on a striped blue background", num_inference_steps=steps, guidance_scale=1.0,
+             generator=torch.Generator().manual_seed(2), output_type="latent")  # fmt: skip
+
     def listen(output: torch.Tensor, timestep: Any, sample: torch.Tensor, **kwargs: Any) -> Any:
         kwargs["return_dict"] = True
         done = step(output, timestep, sample, **kwargs)
@@ -175,12 +178,10 @@ def _watched(pipe: Any, steps: int) -> tuple[list[Array], Array]:
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "one.zarr"
         with spectra.record(pipe, store):
-            pipe("a large red ring on a striped blue background", num_inference_steps=steps, guidance_scale=1.0,
-                 generator=torch.Generator().manual_seed(2), output_type="latent")  # fmt: skip
+            generate()
         curves = spectra.open_cube(store).coherence.isel(run=0, step=slice(-1)).transpose("step", "band").values
         pipe.scheduler.step = listen
-        pipe("a large red ring on a striped blue background", num_inference_steps=steps, guidance_scale=1.0,
-             generator=torch.Generator().manual_seed(2), output_type="latent")  # fmt: skip
+        generate()
         del pipe.scheduler.step
     with torch.no_grad():
         decoded = pipe.vae.decode(torch.cat(found) / pipe.vae.config.scaling_factor).sample

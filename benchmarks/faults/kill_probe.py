@@ -13,21 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import signal
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.faults.lives import answer, live
+
 RESULTS = Path(__file__).parents[1] / "results" / "kill_probe.json"
 PROMPTS = ("a red circle", "a blue square")
 SEEDS, STEPS, BATCH = 4, 2, 1
-PATIENCE = 120.0  # seconds that one life may take at most
 
 
 @dataclass
@@ -64,26 +63,6 @@ def deadly(write: int) -> None:
         await original(self, *args, **kwargs)
 
     LocalStore.set = set_or_die
-
-
-def live(body: Callable[[], None], seconds: float = PATIENCE) -> int:
-    """Run a function in a fork, killed when its time is up -> its exit code, negative for signals."""
-    process = multiprocessing.get_context("fork").Process(target=body)
-    process.start()
-    process.join(seconds)
-    if process.is_alive() and process.pid:
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def answer(body: Callable[[], Any]) -> Any:
-    """What a function returns in a fork: this process stays without the threads of the store's library."""
-    here, there = multiprocessing.Pipe(duplex=False)
-    code = live(lambda: there.send(body()))
-    assert code == 0, f"a look at the cube failed with exit code {code}"
-    return here.recv()
 
 
 def runs_of(place: Path) -> int:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -26,9 +25,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.faults.lives import answer, live
+
 RESULTS = Path(__file__).parents[1] / "results" / "kill_train.json"
 PICTURES, HELDOUT = 8, 2
-PATIENCE = 300.0  # seconds that one life may take at most
 SETTINGS: dict[str, Any] = {
     "model": "mini", "method": "fera", "steps": 12, "batch": 2, "eval_samples": 2, "eval_draws": 1, "eval_levels": 2,
     "eval_every": 6, "checkpoint_every": 2, "preview_every": 6, "preview_prompts": ["a red circle"],
@@ -96,26 +96,6 @@ def train_until_write(write: int, out: Path, folder: Path) -> None:
 
     at_each_write(die_at_last)
     train(out, folder)
-
-
-def live(body: Callable[[], None], seconds: float = PATIENCE) -> int:
-    """Run a function in a fork, killed when its time is up -> its exit code, negative for signals."""
-    process = multiprocessing.get_context("fork").Process(target=body)
-    process.start()
-    process.join(seconds)
-    if process.is_alive() and process.pid:
-        os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
-
-
-def answer(body: Callable[[], Any]) -> Any:
-    """What a function returns in a fork: this process stays without the threads of the store's library."""
-    here, there = multiprocessing.Pipe(duplex=False)
-    code = live(lambda: there.send(body()))
-    assert code == 0, f"a look at the run failed with exit code {code}"
-    return here.recv()
 
 
 def writes_of(out: Path, folder: Path) -> int:

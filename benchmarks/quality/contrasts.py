@@ -120,6 +120,17 @@ def at_step(steps: Array, curve: Array, step: float) -> Array:
     return np.asarray((1 - part) * curve[:, right - 1] + part * curve[:, right])
 
 
+def along_training(numbers: xr.Dataset, cell: Cell, a: str, b: str) -> tuple[Array, list[Ratio]]:
+    """Steps at which `a` was evaluated, and its error at each over that of `b` at the same step."""
+    first, second = common(numbers, cell, (a, b))
+    (steps, curve), (others, other) = curve_of(numbers, first), curve_of(numbers, second)
+    estimand = "ratio of mean validation errors at one training step, over all noise levels"
+    return steps, [
+        ratio_of_means(curve[:, i], at_step(others, other, min(step, others[-1])), estimand)
+        for i, step in enumerate(steps)
+    ]
+
+
 def budget_tables(numbers: xr.Dataset, cell: Cell, a: str, b: str, share: float) -> tuple[Array, Array]:
     """Errors (seeds, samples) of `a` after `share` of its steps (at most all), and the final ones of `b`."""
     steps, curve, other = curves(numbers, cell, a, b)

@@ -8,14 +8,13 @@ everything else.  One store of `adapt.evaluate` for each model; a repeated call 
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.quality import command
 from benchmarks.quality.design import FULL
 from benchmarks.quality.extra import ARMS
 from benchmarks.quality.numbers import Place, places
@@ -118,21 +117,19 @@ def draw(runs: Path, model: str, arms: Sequence[str], seeds: Sequence[int]) -> i
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder that `benchmarks.quality.run` wrote")
     parser.add_argument("--models", nargs="+", choices=FULL.models, default=list(FULL.models))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(CHOSEN))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(FULL.seeds), help="training seeds")
     given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
+
+    def work() -> None:
         for model in given.models:
             count = draw(given.runs, model, given.arms, given.seeds)
             print(f"{store_of(given.runs, model)}: {count} adapters" if count else f"{model}: no finished final runs")
-    except UserError as error:
-        print(f"quality.control: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return command.ended("quality.control", work)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.parts.clock import by_turns, seconds
+from benchmarks.quality import command
 from benchmarks.quality.design import FULL, Job
 from benchmarks.quality.extra import ARMS
 from benchmarks.quality.run import OUT as RUNS
@@ -54,19 +54,14 @@ def trainers(runs: Path, model: str, arms: list[str], scratch: Path, stack: Exit
 
 def take_turns(made: dict[str, Any], rounds: int = ROUNDS, steps: int = STEPS) -> dict[str, np.ndarray]:
     """Seconds of a step of each arm, by round; who goes first rotates."""
-    names = list(made)
     for trainer in made.values():
         for _ in range(WARM):
             trainer.advance()
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for turn in range(rounds):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            start = time.perf_counter()
-            for _ in range(steps):
-                made[name].advance()
-            times[name].append((time.perf_counter() - start) / steps)
-    return {name: np.array(found) for name, found in times.items()}
+
+    def taken(name: str) -> float:
+        return seconds(lambda: [made[name].advance() for _ in range(steps)]) / steps
+
+    return by_turns(list(made), rounds, taken)
 
 
 def ratios(times: dict[str, np.ndarray], reference: str = REFERENCE) -> dict[str, dict[str, Any]]:
@@ -106,31 +101,30 @@ def read(path: Path = RESULT) -> dict[str, dict[str, float]]:
     return {model: {arm: float(one["ratio"]) for arm, one in arms.items()} for model, arms in found.items()}
 
 
+def work(given: argparse.Namespace) -> None:
+    """Measure, write, print."""
+    if REFERENCE not in given.arms:
+        raise UserError(f"ratios are to {REFERENCE}; name it among --arms")
+    if not 1 <= given.rounds <= (FULL.steps - WARM) // STEPS:
+        raise UserError(f"--rounds is between 1 and {(FULL.steps - WARM) // STEPS}")
+    found = measure(given.runs, given.models, given.arms, given.rounds)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(found, indent=1) + "\n")
+    for model, arms in found["models"].items():
+        for arm, one in arms.items():
+            print(f"{model:10} {arm:18} {one['ratio']:.3f} of LoRA's step ({one['milliseconds']:.0f} ms)")
+
+
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the experiment, for its data and priors")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--models", nargs="+", choices=FULL.models, default=list(FULL.models))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(FULL.arms))
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        if REFERENCE not in given.arms:
-            raise UserError(f"ratios are to {REFERENCE}; name it among --arms")
-        if not 1 <= given.rounds <= (FULL.steps - WARM) // STEPS:
-            raise UserError(f"--rounds is between 1 and {(FULL.steps - WARM) // STEPS}")
-        found = measure(given.runs, given.models, given.arms, given.rounds)
-    except UserError as error:
-        print(f"quality.cost: {error}", file=sys.stderr)
-        return 2
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(found, indent=1) + "\n")
-    for model, arms in found["models"].items():
-        for arm, one in arms.items():
-            print(f"{model:10} {arm:18} {one['ratio']:.3f} of LoRA's step ({one['milliseconds']:.0f} ms)")
-    return 0
+    return command.ended("quality.cost", lambda: work(given))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The numbers are two files: the tables as tidy CSV, and beside it, as `.zarr`, wh
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import xarray as xr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.quality import control_numbers, cost, figures, gating, numbers, tables, verdict, why
+from benchmarks.quality import command, control_numbers, cost, figures, gating, numbers, tables, verdict, why
 from benchmarks.quality.contrasts import by_level, have
 from benchmarks.quality.design import FULL, QUICK, Design
 from benchmarks.quality.drawn import closer, right_difference
@@ -25,7 +24,6 @@ from benchmarks.quality.short import in_short
 from benchmarks.quality.summary import MAIN, REFERENCE, against_lora, answers, csv, leads, lines, speeds, sweeps
 from benchmarks.quality.words import ARM_WORDS, cell_name, listed, percent
 from spectra.analysis.statistics import holm
-from spectra.errors import UserError
 
 HERE = Path(__file__).parent
 PAGE, NUMBERS = Path("docs/results.md"), Path("benchmarks/results/quality.csv")
@@ -177,23 +175,22 @@ def planned(data: xr.Dataset) -> Design:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--runs", type=Path, help="folder that `benchmarks.quality.run` wrote; default: the numbers")
     parser.add_argument("--out", type=Path, default=PAGE)
     parser.add_argument("--numbers", type=Path, default=NUMBERS, help="the tidy table; its store lies beside it")
     parser.add_argument("--cost", type=Path, default=cost.RESULT, help="what `benchmarks.quality.cost` wrote")
     parser.add_argument("--why", type=Path, default=why.RESULT, help="what `benchmarks.quality.why` wrote")
     given = parser.parse_args()
-    store = given.numbers.with_suffix(".zarr")
-    try:
+
+    def work() -> None:
+        store = given.numbers.with_suffix(".zarr")
         if given.runs:
             numbers.save(numbers.collect(given.runs).assign(control_numbers.collect(given.runs)), store)
         write_page(numbers.load(store), cost.read(given.cost), why.read(given.why), given.out, given.numbers)
-    except UserError as error:
-        print(f"quality.results: {error}", file=sys.stderr)
-        return 2
-    print(f"{given.out} and {given.numbers} are written")
-    return 0
+        print(f"{given.out} and {given.numbers} are written")
+
+    return command.ended("quality.results", work)
 
 
 if __name__ == "__main__":

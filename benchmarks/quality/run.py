@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from benchmarks.quality import command
 from benchmarks.quality.design import FULL, QUICK, Design, Job, finals, next_rates, sweep
 from benchmarks.quality.extra import ARMS
 from spectra.errors import UserError
@@ -195,7 +196,7 @@ def designed(given: argparse.Namespace) -> Design:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--quick", action="store_true", help="two arms for six steps, in minutes")
@@ -204,13 +205,7 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+", choices=list(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int)
     given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers inherit it
-    try:
-        run(given.out, designed(given), given.workers)
-    except UserError as error:
-        print(f"quality: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return command.ended("quality", lambda: run(given.out, designed(given), given.workers))
 
 
 if __name__ == "__main__":

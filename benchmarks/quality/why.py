@@ -7,9 +7,7 @@ knew less do as well?  Half a minute a run; runs that the CSV has are not looked
 
 from __future__ import annotations
 
-import argparse
 import csv
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +16,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from benchmarks.quality import words
+from benchmarks.quality import command, words
 from benchmarks.quality.control import best_finals
 from benchmarks.quality.design import FULL
 from benchmarks.quality.extra import ARMS
 from benchmarks.quality.numbers import Place
 from benchmarks.quality.run import OUT as RUNS
-from spectra.errors import UserError
 
 RESULT = Path("benchmarks/results/quality_why.csv")
 CHOSEN = ("lora", "fera-prior", "fera-random", "fera-clock", "fera-clock-prior")
@@ -159,21 +156,19 @@ def mean(rows: Sequence[dict[str, Any]], name: str) -> str:
 
 def main() -> int:
     """Entry point."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = command.parser(__doc__)
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder that `benchmarks.quality.run` wrote")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--models", nargs="+", choices=FULL.models, default=list(FULL.models))
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(CHOSEN))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="training seeds")
     given = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
+
+    def work() -> None:
         count = examined(given.runs, given.models, given.arms, given.seeds, given.out)
-    except UserError as error:
-        print(f"quality.why: {error}", file=sys.stderr)
-        return 2
-    print(f"{given.out}: {count} runs")
-    return 0
+        print(f"{given.out}: {count} runs")
+
+    return command.ended("quality.why", work)
 
 
 if __name__ == "__main__":

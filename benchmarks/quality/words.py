@@ -10,6 +10,7 @@ from benchmarks.quality.drawn import Difference
 from benchmarks.quality.extra import IDEAS
 from benchmarks.quality.numbers import Cell
 from reports.statistics import Ratio
+from reports.words import listed as listed
 
 ARM_WORDS = {
     "lora": "LoRA", "fera-prior": "FeRA, start from the prior", "fera-random": "FeRA, random start",
@@ -90,8 +91,3 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return ""
     lines = [heads, ["---"] + ["---"] * (len(heads) - 1), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def listed(items: Sequence[str]) -> str:
-    """Words with commas and an `and`."""
-    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -64,44 +65,40 @@ def by_hand(method: str, text: bool = False) -> Path:
     return folder
 
 
+def peft_folder(folder: Path, network: Any, settings: peft.PeftConfig, only: str = "lora_B") -> Path:
+    """A network's adapter with other weights than it starts from, as PEFT saves it."""
+    torch.manual_seed(0)
+    wrapped = peft.get_peft_model(network, settings)
+    stirred(wrapped, only=only)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
 @cache
 def strong_lora() -> Path:
     """A PEFT folder whose update is large enough to be seen in every picture."""
-    unet: Any = tiny_sd().unet
-    torch.manual_seed(0)
-    wrapped = peft.get_peft_model(unet, LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"]))
-    stirred(wrapped, only="lora_B")
-    wrapped.save_pretrained(place() / "strong")
-    return place() / "strong"
+    return peft_folder(
+        place() / "strong", tiny_sd().unet, LoraConfig(r=2, lora_alpha=2, target_modules=["to_q", "to_v"])
+    )
 
 
 @cache
 def flow_lora() -> Path:
     """A PEFT folder for the tiny Stable Diffusion 3."""
-    torch.manual_seed(0)
-    wrapped = peft.get_peft_model(tiny_sd3().transformer, LoraConfig(r=2, target_modules=["to_q"]))
-    stirred(wrapped, only="lora_B")
-    wrapped.save_pretrained(place() / "flow")
-    return place() / "flow"
+    return peft_folder(place() / "flow", tiny_sd3().transformer, LoraConfig(r=2, target_modules=["to_q"]))
 
 
 @cache
 def house() -> Path:
     """A kind of adapter that PEFT has and `adapt train` does not."""
-    torch.manual_seed(0)
-    wrapped = peft.get_peft_model(tiny_sd().unet, peft.HRAConfig(r=2, target_modules=["to_q", "to_v"]))
-    stirred(wrapped, only="hra_u")
-    wrapped.save_pretrained(place() / "hra")
-    return place() / "hra"
+    settings = peft.HRAConfig(r=2, target_modules=["to_q", "to_v"])
+    return peft_folder(place() / "hra", tiny_sd().unet, settings, only="hra_u")
 
 
 @cache
 def in_parts() -> Path:
     """A folder with a PEFT folder for the denoiser, as PEFT's examples write it."""
-    torch.manual_seed(0)
-    wrapped = peft.get_peft_model(tiny_sd().unet, LoraConfig(r=2, target_modules=["to_q"]))
-    stirred(wrapped, only="lora_B")
-    wrapped.save_pretrained(place() / "parts" / "unet")
+    peft_folder(place() / "parts" / "unet", tiny_sd().unet, LoraConfig(r=2, target_modules=["to_q"]))
     return place() / "parts"
 
 
@@ -188,3 +185,12 @@ def two() -> tuple[Path, xr.Dataset]:
 
 def opened(out: Path) -> xr.Dataset:
     return open_evaluation(out).load()
+
+
+def protocol(found: xr.Dataset) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(found.attrs["protocol"])
+    return told
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}

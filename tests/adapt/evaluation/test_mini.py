@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import peft
 import pytest
-import torch
 
 import adapt
 import spectra
 from adapt.export import export
 from spectra.models import load_pipeline
-from tests.adapt.evaluation.kinds import stirred
+from tests.adapt.evaluation.kinds import peft_folder
 from tests.adapt.small import write_pictures
 
 PROMPTS = ["a large red circle on a plain blue background", "a small green square on a striped yellow background"]
@@ -24,11 +23,7 @@ UNRELATED = "a small blue square on a plain green background"
 def lora(folder: Path) -> Path:
     """A LoRA that is no zero."""
     pipe: Any = load_pipeline("mini")
-    torch.manual_seed(0)
-    wrapped = peft.get_peft_model(pipe.unet, peft.LoraConfig(r=2, target_modules=["to_q", "to_v"]))
-    stirred(wrapped, only="lora_B")
-    wrapped.save_pretrained(folder)
-    return folder
+    return peft_folder(folder, pipe.unet, peft.LoraConfig(r=2, target_modules=["to_q", "to_v"]))
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,15 +16,14 @@ from torch import Tensor, nn
 from adapt.fera import cell_of, checkpointing_function, gates_of
 from adapt.fera.ablation import ablate, edited_gates, switched_off
 from adapt.loop import train
-from adapt.methods import METHODS
+from adapt.octaves import BANDS
 from adapt.task import Task, prepare
-from adapt.validate import BANDS, Grid, band_energies, cells_of, make_grid, validate
+from adapt.validate import Grid, band_energies, cells_of, make_grid, validate
 from spectra.errors import UserError
 from tests.adapt.fera.conftest import adapted, run
+from tests.adapt.instruments.linear import EXPERTS, fera_task
 from tests.adapt.small import config, finished
 from tests.adapt.worlds import SHAPE, data, task
-
-EXPERTS = 3
 
 
 def test_only_the_gate_of_that_expert_is_zero(denoiser: nn.Module) -> None:
@@ -150,35 +148,6 @@ def test_what_is_not_there_cannot_be_switched_off(denoiser: nn.Module) -> None:
         pass
 
 
-class Pointwise(nn.Module):
-    """A network of one linear layer over channels, read as Stable Diffusion 3's is."""
-
-    dtype = torch.float32
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.mix = nn.Linear(SHAPE[0], SHAPE[0])
-
-    def forward(self, hidden_states: Tensor, timestep: Tensor) -> Tensor:
-        mixed: Tensor = self.mix(hidden_states.movedim(1, -1)).movedim(-1, 1)
-        return mixed
-
-
-def linear_task(**settings: Any) -> Task:
-    """A FeRA on `Pointwise`, on made-up data."""
-    from adapt.methods.base import with_adapters
-
-    net = adapted(with_adapters(Pointwise()), target_modules=["mix"], grid=(8, 8), **settings)
-    the = task(FlowMatchEulerDiscreteScheduler(), heldout=data(3), eval_samples=3, eval_draws=2, eval_levels=4)
-
-    def call(net: Any, noisy: Tensor, timestep: Tensor, told: Any) -> Tensor:
-        answer: Tensor = net(noisy, timestep)
-        return answer
-
-    return replace(the, denoiser=net, call=call, method=METHODS["fera"])
-
-
 def parts(the: Task, grid: Grid) -> tuple[Tensor, Tensor]:
     """What each expert adds, (level, sample, draw, expert, c, h, w), and the error of all, (level, sample, draw, ...).
 
@@ -199,7 +168,7 @@ def parts(the: Task, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def test_in_a_linear_network_effects_are_what_the_experts_add() -> None:
-    the = linear_task()
+    the = fera_task()
     grid = make_grid(the)
     found = ablate(the, grid)
     added, residual = parts(the, grid)
@@ -215,7 +184,7 @@ def test_in_a_linear_network_effects_are_what_the_experts_add() -> None:
 
 
 def test_in_a_linear_network_the_experts_effects_add_up_to_the_adapters() -> None:
-    the = linear_task()
+    the = fera_task()
     grid = make_grid(the)
     added, _ = parts(the, grid)
     with torch.no_grad():
@@ -227,19 +196,19 @@ def test_in_a_linear_network_the_experts_effects_add_up_to_the_adapters() -> Non
 
 
 def test_an_expert_whose_gate_is_zero_already_has_no_effect() -> None:
-    the = linear_task()
+    the = fera_task()
     with edited_gates(the.denoiser, lambda gates: gates * torch.tensor([1.0, 0.0, 2.0])):
         found = ablate(the, make_grid(the))
-    assert torch.equal(found.effect[:, :, 1], torch.zeros(4, 3, BANDS))
-    assert torch.equal(found.error[:, :, 1], torch.zeros(4, 3, BANDS))
-    assert torch.equal(found.total[:, :, 1], torch.zeros(4, 3))
+    assert torch.equal(found.effect[:, :, 1], torch.zeros(3, 4, BANDS))
+    assert torch.equal(found.error[:, :, 1], torch.zeros(3, 4, BANDS))
+    assert torch.equal(found.total[:, :, 1], torch.zeros(3, 4))
     assert (found.effect[:, :, [0, 2]] > 0).all()
 
 
 def test_ablation_leaves_the_adapter_as_it_was_and_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     import adapt.validate as module
 
-    the = linear_task()
+    the = fera_task()
     grid = make_grid(the)
     before, whole = validate(the, grid), ablate(the, grid)
     monkeypatch.setattr(module, "CHUNK", 5)

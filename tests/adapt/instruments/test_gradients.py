@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from adapt.instruments import LevelGradients, cosines, learned, level_gradients, norms_of_experts, owners
-from adapt.validate import BANDS, Grid, cells_of, make_grid, validate
+from adapt.octaves import BANDS
+from adapt.validate import Grid, cells_of, make_grid, validate
 from spectra.bands import FilterBank
 from spectra.errors import UserError
 from tests.adapt.instruments.linear import EXPERTS, fera_task, plain_task

@@ -107,6 +107,16 @@ def test_an_arm_that_may_be_as_good_has_an_open_end() -> None:
     assert found.high == np.inf
 
 
+def test_curves_are_compared_at_equal_steps_though_one_arm_was_measured_at_others(tmp_path: Path) -> None:
+    for arm, scale, steps in (("lora", 1.0, (0, 60, 120)), ("lora-short", 0.9, (0, 30, 84))):
+        for seed in range(2):
+            write_final(tmp_path, Job(*CELL, arm, 0.008, seed, True), errors(seed, scale), steps=steps)
+    steps, found = contrasts.along_training(numbers.collect(tmp_path), CELL, "lora-short", "lora")
+    assert steps.tolist() == [0, 30, 84]
+    lora = [3.0, 2.5, 2 - 24 / 60]  # in straight lines from 3 to 2 to 1 times the final error
+    np.testing.assert_allclose([one.value for one in found], [0.9 * 3 / 3, 0.9 * 2 / 2.5, 0.9 / lora[-1]], rtol=1e-5)
+
+
 def test_the_error_of_a_budget_is_read_off_the_curve() -> None:
     a, b = contrasts.budget_tables(data(), CELL, "fera-prior", "lora", 0.75)
     final, _ = contrasts.tables(data(), CELL, "fera-prior", "lora")

@@ -22,7 +22,7 @@ class Slow:
 
 def test_arms_take_turns_and_every_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    monkeypatch.setattr("benchmarks.quality.cost.time.perf_counter", lambda: Slow.now)
+    monkeypatch.setattr("benchmarks.parts.clock.time.perf_counter", lambda: Slow.now)
     made = {"lora": Slow("lora", 1.0, order), "fera": Slow("fera", 1.5, order), "dora": Slow("dora", 2.0, order)}
     times = cost.take_turns(made, rounds=3, steps=2)
     assert {name: found.tolist() for name, found in times.items()} == {
