@@ -198,7 +198,7 @@ def experts() -> Figure:
     for ax, overlap in zip(axes, (0.5, 1.0, 2.0), strict=True):
         gates = 3 * soft_prototypes(u, 3, overlap)
         for m, colour in enumerate(band_colours(3)):
-            ax.plot(u, gates[:, m], color=colour, label=f"expert {m + 1}")
+            ax.plot(u, gates[:, m], color=colour, label=f"expert {m}")
         ax.axhline(1, color=MUTED, lw=0.8, ls=":")
         ax.set(title=f"overlap {overlap:g}", xlabel="from noise (0) to finished (1)", xlim=(0, 1), ylim=(0, 3.05))
     axes[0].set_ylabel("gate")

@@ -33,11 +33,12 @@ class Health(NamedTuple):
         """One sentence if experts are dead, else empty."""
         if not self.dead:
             return ""
-        numbers = ", ".join(str(expert + 1) for expert in self.dead)
+        numbers = ", ".join(map(str, self.dead))
         which, verb = ("expert", "is") if len(self.dead) == 1 else ("experts", "are")
         return (
-            f"{which} {numbers} of {self.usage.shape[1]} {verb} hardly used at any noise level (below {DEAD:.0%} of "
-            "an even share): use fewer experts, a higher tau, a larger overlap of the prior or a balance_weight"
+            f"{which} {numbers} (of 0 to {self.usage.shape[1] - 1}) {verb} hardly used at any noise level "
+            f"(below {DEAD:.0%} of an even share): use fewer experts, a higher "
+            "tau, a larger overlap of the prior or a balance_weight"
         )
 
 

@@ -61,7 +61,7 @@ def gates_panel(ax: Axes, prior: Prior) -> None:
     _percent(ax)
     ends = apart(gates[-1], 0.075, 0.03, 0.97)
     for m, (y, colour) in enumerate(zip(ends, colours, strict=True)):
-        beside(ax, y, f"expert {m + 1}", colour)
+        beside(ax, y, f"expert {m}", colour)
     advised = prior.experts_advised
     note = "" if advised is None or advised == prior.experts else f"  ({advised} advised)"
     words = f"{prior.experts} expert{'s' * (prior.experts > 1)}{note}, overlap {prior.overlap:g}"

@@ -115,10 +115,10 @@ def _experts(prior: Prior) -> list[str]:
 def _expert(prior: Prior, m: int) -> str:
     leads = [level for level, row in zip(prior.noise_level, prior.gates, strict=True) if max(row) == row[m]]
     if not leads:
-        return f"Expert {m + 1} leads at no noise level at the start."
+        return f"Expert {m} leads at no noise level at the start."
     if len(leads) == 1:
-        return f"Expert {m + 1} leads at noise level {leads[0]:.3g}."
-    return f"Expert {m + 1} leads at noise levels {max(leads):.3g} to {min(leads):.3g}."
+        return f"Expert {m} leads at noise level {leads[0]:.3g}."
+    return f"Expert {m} leads at noise levels {max(leads):.3g} to {min(leads):.3g}."
 
 
 def _advice(prior: Prior) -> str:

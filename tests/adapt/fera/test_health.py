@@ -43,7 +43,7 @@ def test_an_expert_that_no_level_uses_is_dead_and_named() -> None:
     gates = np.stack([np.full((4, 5), 1.5), np.full((4, 5), 1.46), np.full((4, 5), 0.04)], -1)
     health = usage(gates)
     assert health.dead == (2,)
-    assert "expert 3 of 3 is hardly used" in health.warning
+    assert "expert 2 (of 0 to 2) is hardly used" in health.warning
     gates[1] = 1.0  # one level suffices
     assert usage(gates).dead == ()
 
@@ -51,7 +51,7 @@ def test_an_expert_that_no_level_uses_is_dead_and_named() -> None:
 def test_two_dead_experts_are_named_together() -> None:
     gates = np.zeros((2, 3, 4))
     gates[..., :2] = 2
-    assert "experts 3, 4 of 4 are hardly used" in usage(gates).warning
+    assert "experts 2, 3 (of 0 to 3) are hardly used" in usage(gates).warning
 
 
 def test_a_single_expert_is_healthy() -> None:

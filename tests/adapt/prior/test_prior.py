@@ -216,7 +216,7 @@ def test_it_explains_itself_in_sentences_with_its_own_numbers(prior: Prior) -> N
     assert f"{RUNS} samples of mini (12 prompts), {STEPS} denoising steps" in text
     assert "0.8, 1.6, 3.2" in text
     assert f"{prior.shares[0][0]:.0%} to {prior.shares[-1][0]:.0%}" in text
-    assert "Expert 1 leads at noise levels 1 to" in text
+    assert "Expert 0 leads at noise levels 1 to" in text
     assert f"{prior.gate_error:.1%}" in text
     changed = replace(prior, gate_error=0.123)
     assert "12.3%" in " ".join(changed.explain())
