@@ -22,6 +22,7 @@ VARIANTS = {
     ("router", "energy+snr"): "router of energy and SNR", ("router", "energy+clock"): "router of energy and clock",
     ("router", "clock"): "clock router", ("router", "uniform"): "uniform gates",
     ("fera_mode", "published"): "published mode", ("expert", "ia3"): "IA3 experts", ("expert", "dora"): "DoRA experts",
+    ("expert", "loha"): "LoHa experts",
     ("router_start", "random"): "random start",
 }  # fmt: skip
 """Settings that make another method of FeRA, whose name says so even where it is the only one of its kind."""

@@ -133,7 +133,7 @@ def _factors(source: Source, measured: Measured) -> tuple[dict[str, Factors], di
     if source.method == "fera":
         gates = measured.seen.mean_gates.mean(0)
         words = "FeRA at its mean gates, averaged over generated latents and the steps of inference"
-        if source.denoiser.peft_config[NAME].expert != "lora":
+        if source.denoiser.peft_config[NAME].expert not in ("lora", "loha"):
             words += f", as {_nearest_words(source)}"
         return lowrank.of_fera(source.denoiser, gates, source.rank), {"how": words, "mean_gates": gates.tolist()}
     return lowrank.nearest(source.denoiser, source.rank), {"how": _nearest_words(source)}

@@ -109,15 +109,16 @@ def layer_names(model: nn.Module) -> list[str]:
 def of_fera(model: nn.Module, gates: Tensor, rank: int = RANK) -> dict[str, Factors]:
     """The factors of a FeRA adapter whose gates are held at `gates` (experts,).
 
-    Exact for `lora` experts, where the gates scale columns of B.  `dora` and `ia3` experts give an update of full rank,
-    which is cut to `rank`; what `ia3` does to a bias is lost.
+    Exact for `lora` and `loha` experts, where the gates scale columns of B; the latter become a LoRA of the square of
+    their rank.  `dora` and `ia3` experts give an update of full rank, which is cut to `rank`; what `ia3` does to a bias
+    is lost.
     """
     return {name: _fera_layer(layer, gates, rank) for name, layer in adapted_layers(model)}
 
 
 @torch.no_grad()
 def _fera_layer(layer: Any, gates: Tensor, rank: int) -> Factors:
-    from adapt.fera.experts import direction_norm, rank_factors
+    from adapt.fera.experts import direction_norm, factors_of, rank_factors, ranks_of
 
     scaling, base, shared = layer.scaling[NAME], layer.get_base_layer(), layer.shared_rank[NAME]
     gates = gates.float().to(base.weight.device)
@@ -125,8 +126,8 @@ def _fera_layer(layer: Any, gates: Tensor, rank: int) -> Factors:
         vectors = layer.fera_vectors[NAME].float()
         factors = rank_factors(gates[None], 1, min(shared, 1))[0] @ vectors * scaling
         return truncated(factors[:, None] * base.weight.float().flatten(1), base, rank)
-    down, up = layer.fera_A[NAME].float().flatten(1), layer.fera_B[NAME].float().flatten(1)
-    turned = up * rank_factors(gates[None], layer.r[NAME], shared)[0] * scaling
+    down, up = (part.float().flatten(1) for part in factors_of(layer, NAME))
+    turned = up * rank_factors(gates[None], *ranks_of(layer, NAME))[0] * scaling
     if NAME not in layer.fera_magnitude:
         return shaped(down, turned, base)
     norm = direction_norm(base.weight, layer.fera_A[NAME], layer.fera_B[NAME], layer.full_scaling[NAME])
@@ -135,17 +136,23 @@ def _fera_layer(layer: Any, gates: Tensor, rank: int) -> Factors:
 
 
 def by_expert(model: nn.Module) -> dict[str, dict[str, Factors]]:
-    """The parts of a FeRA adapter with `lora` experts: `expert0`, `expert1` ... and `shared` -> their factors.
+    """The parts of a FeRA adapter with `lora` or `loha` experts: `expert0` ... and `shared` -> their factors.
 
     With gates g the adapter is the sum of g_e times expert e, and the shared part.
     """
+    from adapt.fera.experts import factors_of, ranks_of
+
     parts: dict[str, dict[str, Factors]] = {}
     for name, layer in adapted_layers(model):
         if NAME in layer.fera_vectors or NAME in layer.fera_magnitude:
-            raise UserError("scheduled-loras needs FeRA with experts of kind 'lora'; export static-lora or peft")
-        down, up = layer.fera_A[NAME].float().flatten(1), layer.fera_B[NAME].float().flatten(1) * layer.scaling[NAME]
-        for part, columns in _columns(down.shape[0], layer.r[NAME], layer.shared_rank[NAME]).items():
-            parts.setdefault(part, {})[name] = shaped(down[columns], up[:, columns], layer.get_base_layer())
+            raise UserError(
+                "scheduled-loras needs FeRA with experts of kind 'lora' or 'loha'; export static-lora or peft"
+            )
+        down, up = (part.float().flatten(1) for part in factors_of(layer, NAME))
+        for part, columns in _columns(down.shape[0], *ranks_of(layer, NAME)).items():
+            parts.setdefault(part, {})[name] = shaped(
+                down[columns], up[:, columns] * layer.scaling[NAME], layer.get_base_layer()
+            )
     return parts
 
 

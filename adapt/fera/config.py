@@ -25,7 +25,7 @@ DEFAULT_BANDS = 4
 PUBLISHED_BANDS = 3
 LEAST = {"r": 1, "num_experts": 1, "total_rank": 1, "shared_rank": 0, "bands": 1, "router_hidden": 1}
 OPEN = ("r", "total_rank", "bands")  # whole numbers that may be left out
-CHOICES = {"mode": ("exact", "published"), "gates": ("router", "uniform"), "expert": ("lora", "ia3", "dora")}
+CHOICES = {"mode": ("exact", "published"), "gates": ("router", "uniform"), "expert": ("lora", "ia3", "dora", "loha")}
 
 
 def _help(text: str) -> dict[str, str]:
@@ -52,7 +52,7 @@ class FeraConfig(PeftConfig):  # type: ignore[misc, unused-ignore]
     num_experts: int = field(default=3, metadata=_help("Number of experts."))
     total_rank: int | None = field(default=None, metadata=_help("Rank of the experts and the shared part together."))
     shared_rank: int = field(default=0, metadata=_help("Rank of a part that is always on, beside the experts."))
-    expert: str = field(default="lora", metadata=_help("Kind of the experts: 'lora', 'ia3' or 'dora'."))
+    expert: str = field(default="lora", metadata=_help("Kind of the experts: 'lora', 'ia3', 'dora' or 'loha'."))
     target_modules: list[str] | str | None = field(
         default=None, metadata=_help("Names, or endings of names, of Linear and Conv2d layers, or one regex.")
     )

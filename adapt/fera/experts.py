@@ -4,14 +4,22 @@ With the layer's output y = W x + b, gates g (rows, experts) whose uniform value
 
     lora   s B diag(g) A x                       each expert owns `r` rows of A and columns of B
     dora   (c - 1) (y - b) + c s B diag(g) A x   c = m / ||W + s B A|| per output, with one trained magnitude m
+    loha   s ((B diag(g) A) * (D C)) x           * is element by element; C and D, as large as A and B, are shared
     ia3    s (g L) y                             each expert owns one row of L, which scales the outputs
 
-Uniform gates give LoRA (Hu et al. 2021), DoRA (Liu et al. 2024, https://arxiv.org/abs/2402.09353) and IA3 (Liu et al.
-2022, with l = 1 + s sum_m L_m) exactly.  In `dora` the norm is that of the uniform mixture, for every sample, and is
-held constant in the backward pass, as in the paper: a norm per sample would need a weight per sample.  Dropout acts on
-the input of A only.  What is always on (`shared_rank`) comes after the experts and has gate one: further rows of A for
-`lora` and `dora`, and one further row of L for `ia3`.  The latter has no rank: `r` and `total_rank` count no parameters
-there, and `total_rank` only divides `alpha`, so that s is one by default as for the others.
+Uniform gates give LoRA (Hu et al. 2021), DoRA (Liu et al. 2024, https://arxiv.org/abs/2402.09353), LoHa (Hyeon-Woo et
+al. 2022, https://arxiv.org/abs/2108.06098) and IA3 (Liu et al. 2022, with l = 1 + s sum_m L_m) exactly.  In `dora` the
+norm is that of the uniform mixture, for every sample, and is held constant in the backward pass, as in the paper: a
+norm per sample would need a weight per sample.
+
+The product of two products is a product again, of the square of the rank R: (B A) * (D C) = F E, where row i R + j of E
+is A[i] * C[j] and column i R + j of F is B[:, i] * D[:, j] (Khatri-Rao products).  So `loha` is computed as `lora` with
+E and F, which are made anew in each call; it costs what a LoRA of rank R^2 costs, and no weight per sample is made.
+
+Dropout acts on the input of A (and E) only.  What is always on (`shared_rank`) comes after the experts and has gate
+one: further rows of A for `lora`, `dora` and `loha`, and one further row of L for `ia3`.  The latter has no rank: `r`
+and `total_rank` count no parameters there, and `total_rank` only divides `alpha`, so that s is one by default as for
+the others.
 
 All kinds add to the base output, so several adapters add up, and an adapter of weight zero is absent.
 """
@@ -66,8 +74,27 @@ class Lora:
 
     def update(self, layer: FeraProjection, name: str, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
         """s B diag(g) A x."""
-        factors = rank_factors(gates, layer.r[name], layer.shared_rank[name]) * layer.scaling[name]
-        return low_rank(layer, name, x, factors)
+        return low_rank(layer, name, x, gates, layer.scaling[name])
+
+
+@dataclass(frozen=True)
+class Loha:
+    """Low-rank experts, each multiplied with a second low-rank update that all share."""
+
+    needs_weight: bool = False
+
+    def start(self, layer: FeraProjection, config: FeraConfig) -> dict[str, Tensor]:
+        """All factors but C drawn as peft draws them, as FedPara does; C is zero."""
+        assert config.total_rank is not None
+        down, up = layer.factor_shapes(config.total_rank)
+        A, B, D = (torch.empty(shape, device=layer.base_weight().device) for shape in (down, up, up))
+        for part in (A, B, D):
+            nn.init.kaiming_uniform_(part, a=math.sqrt(5))
+        return {"fera_A": A, "fera_B": B, "fera_C": torch.zeros(down, device=A.device), "fera_D": D}
+
+    def update(self, layer: FeraProjection, name: str, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
+        """s F diag(g) E x."""
+        return low_rank(layer, name, x, gates, layer.scaling[name])
 
 
 @dataclass(frozen=True)
@@ -88,7 +115,7 @@ class Dora:
         norm = direction_norm(layer.base_weight(), layer.fera_A[name], layer.fera_B[name], own)
         c, bias = layer.fera_magnitude[name] / norm, layer.base_bias()
         product = y if bias is None else y - layer.along_outputs(bias[None], y)
-        update = low_rank(layer, name, x, rank_factors(gates, layer.r[name], layer.shared_rank[name]) * own)
+        update = low_rank(layer, name, x, gates, own)
         grown, turned = (layer.along_outputs((value * weight)[None], y) for value in (c - 1, c))
         return grown * product + turned * update
 
@@ -110,7 +137,7 @@ class Ia3:
         return layer.along_outputs(factors @ layer.fera_vectors[name].to(factors), y) * y
 
 
-EXPERTS: dict[str, Experts] = {"lora": Lora(), "dora": Dora(), "ia3": Ia3()}
+EXPERTS: dict[str, Experts] = {"lora": Lora(), "dora": Dora(), "loha": Loha(), "ia3": Ia3()}
 """The kinds, by the name that `FeraConfig.expert` gives them."""
 
 
@@ -126,10 +153,27 @@ def rank_factors(gates: Tensor, rank: int, shared: int) -> Tensor:
     return torch.cat([factors, factors.new_ones(factors.shape[0], shared)], 1) if shared else factors
 
 
-def low_rank(layer: FeraProjection, name: str, x: Tensor, factors: Tensor) -> Tensor:
-    """B diag(factors) A x in the type of x."""
-    hidden = layer.down(layer.fera_dropout[name](x), layer.fera_A[name].to(x.dtype))
-    return layer.up(hidden * layer.along_outputs(factors, hidden), layer.fera_B[name].to(x.dtype))
+def factors_of(layer: FeraProjection, name: str) -> tuple[Tensor, Tensor]:
+    """A (rank, in, ...) and B (out, rank, ...) of the update B diag(g) A; of `loha` E and F."""
+    A, B = layer.fera_A[name], layer.fera_B[name]
+    if name not in layer.fera_C:
+        return A, B
+    C, D = layer.fera_C[name], layer.fera_D[name]
+    return (A[:, None] * C).flatten(0, 1), (B[:, :, None] * D[:, None]).flatten(1, 2)
+
+
+def ranks_of(layer: FeraProjection, name: str) -> tuple[int, int]:
+    """Rows of that A for each expert, and those that are always on."""
+    times = len(layer.fera_C[name]) if name in layer.fera_C else 1
+    return layer.r[name] * times, layer.shared_rank[name] * times
+
+
+def low_rank(layer: FeraProjection, name: str, x: Tensor, gates: Tensor, scaling: float) -> Tensor:
+    """scaling B diag(g) A x in the type of x."""
+    A, B = factors_of(layer, name)
+    factors = rank_factors(gates, *ranks_of(layer, name)) * scaling
+    hidden = layer.down(layer.fera_dropout[name](x), A.to(x.dtype))
+    return layer.up(hidden * layer.along_outputs(factors, hidden), B.to(x.dtype))
 
 
 @torch.no_grad()

@@ -91,13 +91,16 @@ class FeraProjection(nn.Module, FeraLayer):
     Each adapter has tensors of its kind, all float32 whatever the base is; they are cast to the type of the input,
     which is never cast itself.
 
-        fera_A          (total rank, in, ...)         `lora`, `dora`
-        fera_B          (out, total rank, ...)        `lora`, `dora`; starts at zero
+        fera_A          (total rank, in, ...)         `lora`, `dora`, `loha`
+        fera_B          (out, total rank, ...)        the same; starts at zero but in `loha`
+        fera_C, fera_D  as A and B                    `loha`; C starts at zero
         fera_magnitude  (out,)                        `dora`
         fera_vectors    (experts [+ 1 shared], out)   `ia3`; starts at zero
     """
 
-    adapter_layer_names: tuple[str, ...] = ("fera_A", "fera_B", "fera_magnitude", "fera_vectors")
+    adapter_layer_names: tuple[str, ...] = (
+        "fera_A", "fera_B", "fera_C", "fera_D", "fera_magnitude", "fera_vectors",
+    )  # fmt: skip
     other_param_names: tuple[str, ...] = ("r", "scaling", "full_scaling", "shared_rank", "kinds", "fera_dropout")
 
     def __init__(self, base_layer: nn.Module, cell: GateCell) -> None:
@@ -107,6 +110,7 @@ class FeraProjection(nn.Module, FeraLayer):
         self.shared_rank: dict[str, int] = {}
         self.kinds: dict[str, Experts] = {}
         self.fera_A, self.fera_B = nn.ParameterDict(), nn.ParameterDict()
+        self.fera_C, self.fera_D = nn.ParameterDict(), nn.ParameterDict()
         self.fera_magnitude, self.fera_vectors = nn.ParameterDict(), nn.ParameterDict()
         self.fera_dropout = nn.ModuleDict()
         self.train(base_layer.training)
@@ -234,7 +238,7 @@ def layer_class(module: nn.Module) -> type[FeraProjection] | None:
 def refusal(name: str, module: nn.Module, expert: str) -> str | None:
     """Why a Linear or Conv2d cannot have experts of this kind, or None.
 
-    `lora` and `ia3` only call their base, so layers quantised by bitsandbytes, torchao or optimum-quanto serve; `dora`
+    All but `dora` only call their base, so layers quantised by bitsandbytes, torchao or optimum-quanto serve; `dora`
     reads the weight.  Layers of other packages whose weight is no floating-point tensor are not guessed at.
     """
     weight = getattr(module, "weight", None)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from adapt.fera.experts import factors_of, ranks_of
 from adapt.fera.layer import FeraProjection
 
 
@@ -48,9 +49,9 @@ def experts_of(denoiser: Any, name: str = "default") -> dict[str, list[Factors]]
 def _fera(denoiser: Any, name: str) -> Iterator[tuple[str, list[Factors]]]:
     for path, layer in denoiser.named_modules():
         if isinstance(layer, FeraProjection) and name in layer.fera_A:
-            A, B = (part[name].detach().double().cpu().flatten(1) for part in (layer.fera_A, layer.fera_B))
-            shared = layer.shared_rank[name]
-            ranks = [layer.r[name]] * ((len(A) - shared) // layer.r[name]) + [shared] * (shared > 0)
+            A, B = (part.detach().double().cpu().flatten(1) for part in factors_of(layer, name))
+            rank, shared = ranks_of(layer, name)
+            ranks = [rank] * ((len(A) - shared) // rank) + [shared] * (shared > 0)
             pairs = zip(A.split(ranks), B.split(ranks, 1), strict=True)
             yield path, [Factors(a, b * layer.scaling[name]) for a, b in pairs]
 

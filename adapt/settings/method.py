@@ -36,7 +36,10 @@ class MethodSettings(Settings):
         "exact", description="`published`: the semantics of the paper's code"
     )
     experts: Count = Field(3, description="experts of FeRA")
-    expert: Literal["lora", "ia3", "dora"] = Field("lora", description="kind of FeRA's experts")
+    expert: Literal["lora", "ia3", "dora", "loha"] = Field(
+        "lora",
+        description="kind of FeRA's experts; loha has twice the weights of lora at equal rank",
+    )
     shared_rank: Natural = Field(0, description="part of the rank that is always on, beside the routed experts")
     router: Literal["energy", "energy+snr", "energy+clock", "clock", "uniform"] = Field(
         "energy",

@@ -25,6 +25,8 @@ class Idea:
     question: str
 
 
+WIDE = (1.6e-2, 3.2e-2, 6.4e-2)
+"""The rates that LoHa's sweep begins with."""
 FINE = (5.7e-3, 8e-3, 1.13e-2, 1.6e-2)
 """A finer grid of learning rates around those that were best on the planned one."""
 
@@ -69,11 +71,16 @@ IDEAS = (
     _idea("the consistency loss on every fourth step", "fera-fecl-every4", "fera-fecl", fecl_weight=0.1, fecl_every=4),
     _idea("every expert is kept in use", "fera-balance", balance_weight=0.01),
     _idea("experts with DoRA's magnitudes", "fera-dora", "dora", expert="dora"),
+    _idea("experts of LoHa's kind, of equal parameters", "fera-loha", rates=WIDE, expert="loha", rank=6),
+    _idea("FeRA with LoHa's kind of experts instead of LoHa", "fera-loha", "loha", rates=WIDE, expert="loha", rank=6),
+    _idea("the same, by the clock", "fera-loha-clock", "loha", rates=WIDE, expert="loha", rank=6, router="clock"),
     _lora("a quarter of the parameters", "lora-rank3", rank=3),
     _idea("FeRA instead of LoRA, both with a quarter of the parameters", "fera-rank3", "lora-rank3", rank=3),
     _idea("FeRA by the clock instead of LoRA, both with a quarter of the parameters", "fera-clock-rank3", "lora-rank3",
           router="clock", rank=3),
     _lora("the rank of a single expert, a third of the parameters", "lora-rank4", rank=4),
+    _lora("twice the parameters", "lora-rank24", rank=24),
+    _lora("four times the parameters", "lora-rank48", rank=48),
     _lora("attention alone, twice the rank", "lora-attention", targets=["attention"], rank=24),
     _idea("FeRA instead of LoRA, both on attention alone", "fera-attention", "lora-attention", targets=["attention"],
           rank=24),

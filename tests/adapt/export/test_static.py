@@ -50,7 +50,7 @@ def test_ia3_loses_what_it_does_to_biases_and_the_error_says_so(tmp_path: Path) 
     assert 1e-3 < worst(exported("sd", "ia3", "static-lora", tmp_path / "out", rank=1000)) < 1
 
 
-@pytest.mark.parametrize(("expert", "shared"), [("lora", 0), ("lora", 3), ("dora", 3), ("ia3", 3)])
+@pytest.mark.parametrize(("expert", "shared"), [("lora", 0), ("lora", 3), ("loha", 3), ("dora", 3), ("ia3", 3)])
 def test_fera_at_constant_gates_is_exactly_the_exported_lora(tmp_path: Path, expert: str, shared: int) -> None:
     model = _without_biases(fresh("sd")) if expert == "ia3" else fresh("sd")
     attach(model, "fera", expert=expert, shared_rank=shared, rank=6 + shared, alpha=9.0, router="uniform")
@@ -66,11 +66,12 @@ def test_fera_at_constant_gates_is_exactly_the_exported_lora(tmp_path: Path, exp
         torch.testing.assert_close(answer(model), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_gates_held_at_any_value_are_exactly_the_exported_lora() -> None:
+@pytest.mark.parametrize("expert", ["lora", "loha"])
+def test_gates_held_at_any_value_are_exactly_the_exported_lora(expert: str) -> None:
     from adapt.export.watching import forced
 
     model = fresh("sd3")
-    attach(model, "fera", shared_rank=3, rank=9)
+    attach(model, "fera", expert=expert, shared_rank=3, rank=9)
     train(model, "fera", steps=4, lr=0.05)
     gates = torch.tensor([2.1, 0.7, 0.2])
     with torch.no_grad(), forced(model, lambda step: gates):

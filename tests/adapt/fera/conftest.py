@@ -71,7 +71,7 @@ def randomise(model: nn.Module, name: str = "default", seed: int = 7) -> None:
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            if key.endswith((f"fera_B.{name}", f"fera_vectors.{name}")):
+            if key.endswith((f"fera_B.{name}", f"fera_C.{name}", f"fera_vectors.{name}")):
                 parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.1)
             if key.endswith(f"fera_magnitude.{name}"):
                 parameter.mul_(1 + torch.rand(parameter.shape, generator=draw) * 0.1)

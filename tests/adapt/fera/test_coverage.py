@@ -37,7 +37,10 @@ def test_the_size_of_an_adapter_follows_from_its_kind(unet: nn.Module, expert: s
     layers = [(m.in_features, m.out_features) for m in queries(unet)]
     adapted(unet, target_modules=["to_q"], expert=expert, r=2, shared_rank=1)
     router = sum(p.numel() for name, p in fera_parameters(unet).items() if name.startswith("fera."))
-    sizes = {"lora": lambda i, o: 7 * (i + o), "dora": lambda i, o: 7 * (i + o) + o, "ia3": lambda i, o: 4 * o}
+    sizes = {
+        "lora": lambda i, o: 7 * (i + o), "dora": lambda i, o: 7 * (i + o) + o, "loha": lambda i, o: 2 * 7 * (i + o),
+        "ia3": lambda i, o: 4 * o,
+    }  # fmt: skip
     assert coverage(unet).adapter_parameters == router + sum(sizes[expert](*shape) for shape in layers)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import IA3Config, LoraConfig, inject_adapter_in_model
+from peft import IA3Config, LoHaConfig, LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from adapt.fera import FeraConfig, FeraConv2d, FeraLinear, GateCell
@@ -37,7 +37,7 @@ def wrap(base: nn.Module, expert: str, gates: Tensor | None = GATES, **settings:
     torch.manual_seed(1)
     layer = (FeraLinear if isinstance(base, nn.Linear) else FeraConv2d)(base, GateCell())
     layer.update_layer("default", FeraConfig(r=RANK, expert=expert, target_modules=["0"], **settings))
-    for part in (layer.fera_B, layer.fera_vectors, layer.fera_magnitude):
+    for part in (layer.fera_B, layer.fera_C, layer.fera_vectors, layer.fera_magnitude):
         for value in part.values():
             value.data += torch.randn(value.shape) * 0.3
     layer.cell.gates = None if gates is None else {"default": gates}
@@ -54,6 +54,13 @@ def pefts_own(base: nn.Module, layer: FeraProjection, expert: str, alpha: float)
         vector.data.copy_((1 + layer.scaling["default"] * layer.fera_vectors["default"].sum(0)).view(vector.shape))
         return made
     A, B = layer.fera_A["default"], layer.fera_B["default"]
+    if expert == "loha":
+        made = inject_adapter_in_model(
+            LoHaConfig(r=len(A), alpha=alpha, target_modules=["0"]), nn.Sequential(copy.deepcopy(base))
+        )[0]
+        for mine, w in ((B, "w1_a"), (A, "w1_b"), (layer.fera_D["default"], "w2_a"), (layer.fera_C["default"], "w2_b")):
+            getattr(made, f"hada_{w}")["default"].data.copy_(mine.flatten(1))
+        return made
     config = LoraConfig(r=len(A), lora_alpha=alpha, target_modules=["0"], use_dora=expert == "dora")
     made = inject_adapter_in_model(config, nn.Sequential(copy.deepcopy(base)))[0]
     made.lora_A["default"].weight.data.copy_(A)
@@ -167,7 +174,7 @@ def test_gradients_reach_every_tensor_and_the_gates(case: tuple[nn.Module, Tenso
     layer = wrap(base, expert, gates, shared_rank=1)
     layer(x).square().sum().backward()
     tensors = [p for name, p in layer.named_parameters() if "base_layer" not in name]
-    assert len(tensors) == {"lora": 2, "dora": 3, "ia3": 1}[expert]
+    assert len(tensors) == {"lora": 2, "dora": 3, "ia3": 1, "loha": 4}[expert]
     for tensor in (*tensors, gates):
         assert tensor.grad is not None
         assert tensor.grad.abs().max() > 0
@@ -186,7 +193,8 @@ def test_nothing_of_the_size_of_an_activation_is_kept_in_float32(
         y = layer(x.to(dtype))
     assert y.dtype == dtype
     assert kept
-    assert all(t.dtype == dtype for t in kept if t.numel() > layer.base_weight().numel())
+    largest = max(value.numel() for value in layer.parameters())
+    assert all(t.dtype == dtype for t in kept if t.numel() > largest)
     y.float().sum().backward()
     for name, tensor in layer.named_parameters():
         if "base_layer" not in name:

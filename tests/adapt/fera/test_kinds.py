@@ -47,6 +47,7 @@ def tensors(kind: Kind) -> set[str]:
         "lora": {"fera_A", "fera_B"},
         "dora": {"fera_A", "fera_B", "fera_magnitude"},
         "ia3": {"fera_vectors"},
+        "loha": {"fera_A", "fera_B", "fera_C", "fera_D"},
     }[kind[0]]
 
 

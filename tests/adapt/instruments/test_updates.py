@@ -45,10 +45,11 @@ def test_effective_rank_counts_equal_directions_and_halves_what_fades() -> None:
     assert effective_rank(torch.ones(2, 3, 5)).shape == (2, 3)
 
 
+@pytest.mark.parametrize("expert", ["lora", "loha"])
 @pytest.mark.parametrize("shared", [0, 2])
-def test_the_mixture_is_the_weight_that_the_layer_applies(denoiser: nn.Module, shared: int) -> None:
+def test_the_mixture_is_the_weight_that_the_layer_applies(denoiser: nn.Module, shared: int, expert: str) -> None:
     """On every layer: what the layer adds to x is (B A) x of the mixture at its gates."""
-    adapted(denoiser, shared_rank=shared)
+    adapted(denoiser, shared_rank=shared, expert=expert)
     gates = torch.tensor([0.3, 1.2, 1.5])
     layers = experts_of(denoiser)
     assert len(layers) > 3
