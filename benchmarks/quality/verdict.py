@@ -26,16 +26,17 @@ def headline(ratio: Ratio) -> str:
     """Whether FeRA beats LoRA; judged without correction, because this comparison was named before all others."""
     numbers = f"ratio {ratio.value:.3f}, 95 % interval {ratio.low:.3f} to {ratio.high:.3f}"
     setting = "started from the prior, at equal trainable parameters and at the best learning rate of each"
+    who = "FeRA by band energies"
     if not ratio.differs:
         shows = percent(math.expm1(ratio.resolution))
         return (
-            f"**FeRA does not beat LoRA here**: {setting}, no difference was found between their final validation "
+            f"**{who} does not beat LoRA here**: {setting}, no difference was found between their final validation "
             f"errors ({numbers}; with 80 % power, differences above {shows} would show)."
         )
     if ratio.value > 1:
-        return f"**FeRA is worse than LoRA here**: {setting}, its final validation error is higher ({numbers})."
+        return f"**{who} is worse than LoRA here**: {setting}, its final validation error is higher ({numbers})."
     return (
-        f"**FeRA ends with an error {percent(1 - ratio.value)} below LoRA's**: {setting}, over the cells of this "
+        f"**{who} ends with an error {percent(1 - ratio.value)} below LoRA's**: {setting}, over the cells of this "
         f"experiment ({numbers})."
     )
 

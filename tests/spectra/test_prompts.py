@@ -87,13 +87,18 @@ def test_libraries_are_silent_inside_and_speak_again_afterwards(make: Any, caplo
     assert "The following part of your input was truncated" in caplog.text
 
 
+def told_once(said: pytest.WarningsRecorder) -> bool:
+    """True where one warning speaks of prompts, whatever libraries warn of beside it."""
+    return sum("longer than" in str(one.message) for one in said) == 1
+
+
 @pytest.mark.parametrize("make", [tiny_sd, tiny_sd3])
 def test_a_probe_says_it_again_when_all_is_there(make: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pipe = make()
     for _ in range(2):
         with pytest.warns(UserWarning, match=r"^1 prompt is longer than the 16 tokens .*first: 'abc") as said:
             probe(pipe, ["a", LONG, LONG], [0], 1, tmp_path / "c.zarr")
-        assert len(said) == 1
+        assert told_once(said)
     assert caplog.records == []
 
 
@@ -102,7 +107,7 @@ def test_drawing_with_an_adapter_says_it(tmp_path: Path, caplog: pytest.LogCaptu
     caplog.clear()
     with pytest.warns(UserWarning, match="^2 prompts are longer than the 16 tokens .* are cut") as said:
         sample(run, [LONG, LONG + "x"], [0, 1], tmp_path / "out", steps=1)
-    assert len(said) == 1
+    assert told_once(said)
     assert caplog.records == []
 
 

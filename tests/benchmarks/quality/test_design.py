@@ -78,6 +78,7 @@ def test_an_idea_is_judged_against_an_arm_that_differs_in_one_thing(idea: Idea) 
         return
     changed |= {"rates"} if own.rates != other.rates else set()
     changed -= {"rank"} if "targets" in changed else set()  # twice the rank keeps the number of parameters near
+    changed -= {"rank", "rates"} if "expert" in changed else set()  # equal parameters, each at rates of its own
     changed -= {"tau"} if "tau_end" in changed else set()
     assert len(changed) == 1, changed
 

@@ -23,9 +23,9 @@ def said(scale: float, other: float = 1.0) -> str:
 @pytest.mark.parametrize(
     ("scale", "first"),
     [
-        (1.0, "**FeRA does not beat LoRA here**"),
-        (1.1, "**FeRA is worse than LoRA here**"),
-        (0.9, "**FeRA ends with an error 10 % below LoRA's**"),
+        (1.0, "**FeRA by band energies does not beat LoRA here**"),
+        (1.1, "**FeRA by band energies is worse than LoRA here**"),
+        (0.9, "**FeRA by band energies ends with an error 10 % below LoRA's**"),
     ],
 )
 def test_the_first_words_say_whether_fera_wins(scale: float, first: str) -> None:
