@@ -55,6 +55,8 @@ class RunResult:
     """Mean validation error of the base."""
     error_after: float
     """Mean validation error with the trained adapter."""
+    unused_experts: str = ""
+    """What to do about experts that the gates hardly use; empty where there are none."""
 
 
 def train(
@@ -96,7 +98,7 @@ def train(
             state.publish(home, whole)
         accelerator.wait_for_everyone()
     errors = whole["validation"]
-    return RunResult(config.out, whole, errors["before"], errors["after"])
+    return RunResult(config.out, whole, errors["before"], errors["after"], record.unused_experts(history))
 
 
 @contextmanager

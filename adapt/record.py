@@ -12,6 +12,7 @@ import xarray as xr
 
 from adapt.fera.ablation import Ablation, ablate
 from adapt.fera.coverage import coverage
+from adapt.fera.health import usage
 from adapt.history import PARTS, History
 from adapt.methods.text_encoders import adapted
 from adapt.optimisers import peak_rate
@@ -65,6 +66,14 @@ def validated(history: History) -> dict[str, Any] | None:
     every = list(history.validations.values())
     first, last = every[0], every[-1]
     return {"before": float(first.error.mean()), "after": float(last.error.mean()), "cells": last.error.numel()}
+
+
+def unused_experts(history: History) -> str:
+    """A sentence where the gates of the last measurement leave experts out at every noise level; else empty."""
+    gates = [one.gates for one in history.validations.values()][-1:]
+    if not gates or gates[0] is None or not gates[0].isfinite().all():
+        return ""
+    return usage(gates[0]).warning
 
 
 def set_aside(task: Task) -> int:

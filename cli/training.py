@@ -197,6 +197,8 @@ def _report_training(result: RunResult, as_json: bool) -> None:
     if apart := record.get("set_aside"):
         whole = count(apart + int(record["training_pictures"]), "picture")
         typer.echo(f"Measured on: {apart} of {whole}, set aside as there is no held-out folder")
+    if result.unused_experts:
+        typer.echo(f"Experts: {result.unused_experts}")
     typer.echo(f"Trained parameters: {record['trainable_parameters']}")
     typer.echo(f"Time: {record['seconds_train']:.0f} s of training, {record['seconds_total']:.0f} s in all")
     typer.echo(f"Generate with: adapt sample {path} --prompt TEXT --out FOLDER")

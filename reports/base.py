@@ -85,9 +85,16 @@ class Base:
 
     @property
     def low_to_high(self) -> bool:
-        """True when no band is decided before a lower one."""
+        """True when every band is decided after all lower ones; bands of one step have no order."""
         steps = [band.step for band in self.decided]
-        return bool(np.isfinite(steps).all() and (np.diff(steps) >= 0).all())
+        return bool(np.isfinite(steps).all() and (np.diff(steps) > 0).all())
+
+    @property
+    def tied(self) -> tuple[tuple[int, ...], ...]:
+        """Bands that are decided at the same step, of each such step."""
+        steps = dict.fromkeys(band.step for band in self.decided if np.isfinite(band.step))
+        together = (tuple(band.band for band in self.decided if band.step == step) for step in steps)
+        return tuple(bands for bands in together if len(bands) > 1)
 
 
 def base_runs(cube: xr.Dataset, path: Path) -> xr.Dataset:

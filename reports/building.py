@@ -41,6 +41,11 @@ class Task:
         """`mini on style`."""
         return title_of({"model": self.model, "data": self.data})
 
+    @property
+    def first(self) -> Path:
+        """The path of the first run or evaluation, which no other task has."""
+        return [*(run.path for run in self.runs), *(one.path for one in self.evaluations)][0]
+
 
 def title_of(record: Mapping[str, Any]) -> str:
     """`mini on style`: the last part of each path that says something."""
@@ -60,16 +65,31 @@ def tasks_of_runs(runs: Sequence[Run]) -> list[Task]:
 
 
 def task_for(found: Evaluation, tasks: Sequence[Task]) -> Task | None:
-    """The task that an evaluation belongs to: that of its runs, else the only one of its model."""
+    """The task that an evaluation belongs to: that of its runs, that of its pictures, else the only one of its model.
+
+    Evaluations of one model on the same pictures are no independent tasks, whatever else differs, such as steps.
+    """
     same_model = [task for task in tasks if task.model_hash == str(found.protocol["model_hash"])]
-    for task in same_model:
+    trained = [task for task in same_model if task.runs]
+    for task in trained:
         if any(run_of(found, label, task.runs) is not None for label in found.adapters):
             return task
-    return same_model[0] if len(same_model) == 1 and same_model[0].runs else None
+    for task in same_model:
+        if any(same_data(found, other) for other in task.evaluations):
+            return task
+    return trained[0] if len(trained) == 1 else None
+
+
+def same_data(found: Evaluation, other: Evaluation) -> bool:
+    """True where two evaluations measure on the same pictures; where one has none, where they share an adapter."""
+    if not (found.protocol.get("data") and other.protocol.get("data")):
+        return bool({found.weights(x) for x in found.adapters} & {other.weights(x) for x in other.adapters})
+    both = found.pictures, other.pictures
+    return both[0] == both[1] if all(both) else found.protocol["data"] == other.protocol["data"]
 
 
 def tasks_of(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> list[Task]:
-    """Runs and evaluations by task; an evaluation without runs is a task of its own."""
+    """Runs and evaluations by task; an evaluation without runs, on pictures of its own, is a task of its own."""
     tasks = tasks_of_runs(runs)
     for one in evaluations:
         task = task_for(one, tasks)
@@ -116,6 +136,11 @@ def said_of(arms: Sequence[Arm], report: Report) -> list[Said]:
         say_evaluation(one, cells, list(noise_levels(one)) if cells else [])
         for one, cells in zip(report.evaluations, report.cells, strict=True)
     ]
+    if len(evaluated) > 1:
+        evaluated = [
+            [replace(said, claim=f"{one.title}: {said.claim}") for said in told]
+            for one, told in zip(report.evaluations, evaluated, strict=True)
+        ]
     first, rest = [said[:1] for said in evaluated], [said[1:] for said in evaluated]
     found = trained[:1] + [one for said in first for one in said] + [one for said in rest for one in said] + trained[1:]
     return brief(found + ([about_bands(report.base)] if report.base and not arms else []))
@@ -129,7 +154,7 @@ def report_of(task: Task, cube: Path | None, others: Sequence[Path] = ()) -> Rep
     arms = group(task.runs)
     reference = reference_of(arms)
     base = base_of(task, cube)
-    found = tuple(with_runs(one, arms) for one in task.evaluations)
+    found = tuple(with_runs(one, arms) for one in own_names(task.evaluations))
     pairs = tuple(comparisons(arms, reference))
     bare = Report(tuple(arms), reference, pairs, base, title=task.title, evaluations=found)
     warned = warnings(arms, base, found)
@@ -139,14 +164,22 @@ def report_of(task: Task, cube: Path | None, others: Sequence[Path] = ()) -> Rep
 
 
 def apart(reports: Sequence[Report], tasks: Sequence[Task]) -> list[Report]:
-    """Reports with titles of their own: the model's hash is added where two are alike."""
-    seen = Counter(report.title for report in reports)
-    named = [
-        replace(report, title=f"{report.title} ({task.model_hash.removeprefix('sha256:')[:8]}, {task.data})")
-        if seen[report.title] > 1 else report
-        for report, task in zip(reports, tasks, strict=True)
-    ]  # fmt: skip
-    return named
+    """Reports with titles of their own, as numbers are kept by title: hash and data are added, then what was read."""
+    titles = [report.title for report in reports]
+    marks = (
+        [f"{task.model_hash.removeprefix('sha256:')[:8]}, {task.data}" for task in tasks],
+        [str(task.first) for task in tasks],
+    )
+    for more in marks:
+        seen = Counter(titles)
+        titles = [f"{title} ({mark})" if seen[title] > 1 else title for title, mark in zip(titles, more, strict=True)]
+    return [replace(report, title=title) for report, title in zip(reports, titles, strict=True)]
+
+
+def own_names(found: Sequence[Evaluation]) -> list[Evaluation]:
+    """Evaluations with names of their own: the folder is added where two stores have one name."""
+    seen = Counter(one.title for one in found)
+    return [replace(one, name=str(one.path.with_suffix(""))) if seen[one.title] > 1 else one for one in found]
 
 
 def over_tasks(reports: Sequence[Report]) -> Report:

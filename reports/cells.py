@@ -60,12 +60,12 @@ def ratios(grid: xr.Dataset) -> list[Ratio]:
 def compared(found: Evaluation, a: str, b: str) -> Cells:
     """All cells of one pair, each by itself."""
     order = noisiest_first(found)
-    levels = ratios(metrics.validation_grid(found.data, a, b).isel(level=order))
+    levels = level_ratios(found, a, b)
     if "band_error" not in found.data:
-        return Cells(a, b, tuple(levels), ())
+        return Cells(a, b, levels, ())
     grid = metrics.validation_grid(found.data, a, b, bands=True).isel(level=order).transpose("level", "band")
     flat, width = ratios(grid), grid.sizes["band"]
-    return Cells(a, b, tuple(levels), tuple(tuple(flat[i : i + width]) for i in range(0, len(flat), width)))
+    return Cells(a, b, levels, tuple(tuple(flat[i : i + width]) for i in range(0, len(flat), width)))
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,19 @@ def together(found: list[Cells]) -> list[Cells]:
         )
         for one in found
     ]  # fmt: skip
+
+
+def against_base_cells(found: Evaluation) -> list[Cells]:
+    """Every adapter against the base model, all noise levels as one family; empty where no error was measured."""
+    if "validation_error" not in found.data:
+        return []
+    pairs = [(a, b) for a, b in found.with_base if comparable(found, a) and comparable(found, b)]
+    return together([Cells(a, b, level_ratios(found, a, b), ()) for a, b in pairs])
+
+
+def level_ratios(found: Evaluation, a: str, b: str) -> tuple[Ratio, ...]:
+    """The ratios of one pair by noise level, each by itself."""
+    return tuple(ratios(metrics.validation_grid(found.data, a, b).isel(level=noisiest_first(found))))
 
 
 def cells_of(found: Evaluation) -> list[Cells]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,11 @@ from reports.terms import EVALUATION_TERMS, HOLM, TRAINING_TERMS
 if TYPE_CHECKING:
     from reports.report import Report
 
-KEPT_VERSIONS = ("spectra-adapt", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy")
+KEPT_VERSIONS = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy")
 """Packages whose version decides about numbers; named where a report says how to make it again."""
+TORCH_BUILD = re.compile(r"\+(cpu|xpu|cu\d+|rocm[\d.]+)$")
+TORCH_INDEX = "https://download.pytorch.org/whl/"
+"""Where PyTorch offers its builds by name: package indexes have one of them."""
 
 
 def all_versions(report: Report) -> list[Mapping[str, Any]]:
@@ -67,23 +71,35 @@ def provenance_section(report: Report, prefix: str = "") -> Section:
             ("Data", str(runs[0].record["data"])),
         ]
     if probed := own_cube(report):
-        facts.append(("Probe", tables.command_of(probed.cube.attrs.get("command", "–"))))
+        facts.append(("Probe", str(probed.path)))
     facts += [fact for one in report.evaluations for fact in evaluation_facts(one)]
     configs = [(arm.label, json.dumps(arm.config, indent=1, sort_keys=True, default=str)) for arm in report.arms]
-    commands = [tables.command_of(run.record["command"]) for run in runs]
     shown = ([tables.runs(report.arms)] if runs else []) + [version_table(all_versions(report))]
     return Section(
         f"{prefix}provenance", "Provenance", tables=tuple(shown), kind="provenance",
-        extra={"facts": facts, "commands": commands, "configs": configs},
+        extra={"facts": facts, "configs": configs},
     )  # fmt: skip
 
 
-def pinned(records: Iterable[Mapping[str, Any]]) -> str:
-    """A command that installs the versions that the numbers were made with; the newest of several is left to people."""
-    found = list(records)
-    named = {name: {str(r[name]) for r in found if r.get(name)} for name in KEPT_VERSIONS}
-    parts = [f"{name}=={next(iter(values)).partition('+')[0]}" for name, values in named.items() if len(values) == 1]
-    return shlex.join(["pip", "install", *parts]) if parts else ""
+def version_of(name: str, records: Iterable[Mapping[str, Any]]) -> str:
+    """The version of a package that all records name; empty where they differ, which is left to people, or say none."""
+    found = {str(record[name]) for record in records if record.get(name)}
+    return found.pop() if len(found) == 1 else ""
+
+
+def pinned(records: Iterable[Mapping[str, Any]]) -> tuple[str, str]:
+    """A command that installs the versions that the numbers were made with, in a clone, and what it does in words."""
+    every = list(records)
+    found = {name: version for name in KEPT_VERSIONS if (version := version_of(name, every))}
+    own = version_of("spectra-adapt", every)
+    if not found and not own:
+        return "", ""
+    build = TORCH_BUILD.search(found.get("torch", ""))
+    index = ["--extra-index-url", f"{TORCH_INDEX}{build[1]}"] if build else []
+    parts = [f"{name}=={version if name == 'torch' and build else version.partition('+')[0]}"
+             for name, version in found.items()]  # fmt: skip
+    words = f"Install the versions that made these numbers, in a clone of spectra-adapt{f' {own}' * bool(own)}."
+    return words, shlex.join(["pip", "install", ".", *parts, *index])
 
 
 def own_cube(report: Report) -> Base | None:
@@ -95,8 +111,9 @@ def own_cube(report: Report) -> Base | None:
 def reproduce_section(report: Report, prefix: str = "") -> Section:
     """Commands to copy, in the order in which they are run."""
     steps: list[tuple[str, str]] = []
-    if install := pinned(all_versions(report)):
-        steps.append(("Install the versions that made these numbers.", install))
+    words, install = pinned(all_versions(report))
+    if install:
+        steps.append((words, install))
     probed = own_cube(report)
     if probed and probed.cube.attrs.get("command"):
         steps.append(("Watch the base model generate.", tables.command_of(probed.cube.attrs["command"])))
@@ -104,13 +121,20 @@ def reproduce_section(report: Report, prefix: str = "") -> Section:
         commands = "\n".join(tables.command_of(run.record["command"]) for run in arm.runs)
         steps.append((f"Train {arm.label}.", commands))
     for one in report.evaluations:
-        if one.protocol.get("command"):
-            steps.append((f"Evaluate the adapters of {one.title}.", tables.command_of(one.protocol["command"])))
+        if commands := commands_of(one):
+            steps.append((f"Evaluate the adapters of {one.title}.", commands))
     inputs = [str(run.path) for arm in report.arms for run in arm.runs] + [str(one.path) for one in report.evaluations]
     cube = ["--cube", str(probed.path)] if probed else []
     steps.append(("Write this report.", shlex.join(["adapt", "report", *inputs, *cube, "--out", "report.html"])))
     note = "Equal versions, seeds and settings give equal numbers on the same kind of device."
     return Section(f"{prefix}reproduce", "How to reproduce", notes=(note,), kind="reproduce", extra={"steps": steps})
+
+
+def commands_of(found: Evaluation) -> str:
+    """One line for each call that added adapters to an evaluation; stores of earlier versions name the first alone."""
+    first = found.protocol.get("command")
+    called = [str(one) for one in found.data["command"].values] if "command" in found.data else []
+    return "\n".join(dict.fromkeys(one for one in [tables.command_of(first) if first else "", *called] if one))
 
 
 def method_section(report: Report) -> Section:

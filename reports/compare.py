@@ -23,6 +23,8 @@ from reports.statistics import (
 from spectra.analysis.statistics import Estimate
 
 RESAMPLES = 2000
+UNUSED = 0.2
+"""Part of an even share below which an expert is hardly used, as `adapt.fera.health` has it."""
 FEW_SAMPLES = 5
 """Validation samples below which a bootstrap over them says nothing: with one, every draw is the same."""
 
@@ -69,6 +71,11 @@ class Gates:
     over_samples: float
     effective: float
 
+    @property
+    def unused(self) -> tuple[int, ...]:
+        """Experts whose gate stays below `UNUSED` at every noise level, 1 being an even share."""
+        return tuple(int(e) for e in np.flatnonzero((self.share * self.share.shape[1] < UNUSED).all(axis=0)))
+
 
 def final_error(a: Arm, b: Arm) -> Ratio:
     """Mean validation error of `a` over that of `b`, at the end of training."""
@@ -85,6 +92,18 @@ def error_against_base(arm: Arm) -> Ratio:
     return ratio_of_means(
         after, before, "ratio of mean validation errors, trained over untrained, over all noise levels"
     )
+
+
+def errors_against_base(arms: Sequence[Arm]) -> list[list[Ratio]]:
+    """The same ratio at each noise level alone, arm by arm, all of them as one family."""
+    estimand = "ratio of mean validation errors at one noise level, trained over untrained"
+    tables = [(arm.errors(), arm.errors(at=0)) for arm in arms]
+    each = [
+        ratio_of_means(after[:, level], before[:, level], estimand)
+        for after, before in tables for level in range(after.shape[1])
+    ]  # fmt: skip
+    adjusted = iter(corrected(each))
+    return [[next(adjusted) for _ in range(after.shape[1])] for after, _ in tables]
 
 
 def error_per_level(a: Arm, b: Arm, confidence: float = CONFIDENCE) -> tuple[Ratio, ...]:

@@ -15,6 +15,7 @@ import xarray as xr
 
 from reports import metrics
 from reports.arms import METHODS, STYLES, Arm
+from reports.copies import copies_of
 from reports.metrics import Comparison, Measure
 from reports.runs import Run
 from reports.stores import root_attributes
@@ -52,6 +53,10 @@ class Evaluation:
     runs: Mapping[str, Run] = field(default_factory=dict, repr=False)
     """Training runs of adapters, by the adapter's label, where they are in the report too."""
     styles: Mapping[str, int] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Adapters that are another one once more, by label, and the first of each kind, which stands for them."""
+    name: str = ""
+    """What it is called where another evaluation of the report has the same store's name."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -64,24 +69,49 @@ class Evaluation:
         return tuple(label for label in self.labels if label != BASE)
 
     @property
+    def distinct(self) -> tuple[str, ...]:
+        """The adapters without copies: those that are compared and drawn."""
+        return tuple(label for label in self.adapters if label not in self.copies)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The base and the distinct adapters."""
+        return tuple(label for label in self.labels if label not in self.copies)
+
+    @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The pairs of adapters that are compared, each (a, b)."""
-        return tuple(pairs_of(self.adapters))
+        return tuple(pairs_of(self.distinct))
 
     @property
     def with_base(self) -> tuple[tuple[str, str], ...]:
-        """Every adapter with the base model."""
-        return tuple((label, BASE) for label in self.adapters)
+        """Every distinct adapter with the base model."""
+        return tuple((label, BASE) for label in self.distinct)
 
     @property
     def with_first(self) -> bool:
         """True where adapters are so many that each is compared with the first alone."""
-        return len(self.adapters) > ALL_PAIRS
+        return len(self.distinct) > ALL_PAIRS
 
     @property
     def title(self) -> str:
-        """The store's name."""
-        return self.path.stem
+        """The store's name, or the one that tells it from others of a report."""
+        return self.name or self.path.stem
+
+    @property
+    def unrelated(self) -> int:
+        """How many prompts drift stands on."""
+        return len({str(self.data.prompt.values[place]) for place in self.part("unrelated")})
+
+    @property
+    def pictures(self) -> str:
+        """The digest of the held-out pictures; empty where the store does not say it."""
+        return str(((self.protocol.get("pictures") or {}).get("heldout") or {}).get("sha256") or "")
+
+    def weights(self, label: str) -> str:
+        """What tells a model from others of the same base: the digest of its weights, else its label and store."""
+        digest = str(self.data.digest.values[self.labels.index(label)])
+        return BASE if label == BASE else digest or f"{label} of {self.path}"
 
     @property
     def retrained(self) -> tuple[str, ...]:
@@ -169,7 +199,8 @@ def read_evaluation(path: Path) -> Evaluation:
 
 def judged(path: Path, data: xr.Dataset, unfinished: Sequence[str], protocol: Mapping[str, Any]) -> Evaluation:
     """Everything that is measured and compared of the finished adapters of an evaluation."""
-    labels = [str(label) for label in data.adapter.values if str(label) != BASE]
+    copies = copies_of(data, BASE)
+    labels = [label for label in map(str, data.adapter.values) if label != BASE and label not in copies]
     measured = metrics.measured(data)
     measures, absent = tuple(metrics.summarise(measured)), tuple(metrics.reasons(measured))
     known = {label for one in measured.quantities for label in one.adapters}
@@ -177,7 +208,8 @@ def judged(path: Path, data: xr.Dataset, unfinished: Sequence[str], protocol: Ma
     to_base = [(label, BASE) for label in labels if {label, BASE} <= known]
     among = tuple(metrics.compare(measured, pairs)) if pairs else ()
     against_base = tuple(metrics.compare(measured, to_base)) if to_base else ()
-    return with_runs(Evaluation(path, data, protocol, tuple(unfinished), measures, among, against_base, absent), ())
+    found = Evaluation(path, data, protocol, tuple(unfinished), measures, among, against_base, absent, copies=copies)
+    return with_runs(found, ())
 
 
 def run_of(found: Evaluation, label: str, runs: Sequence[Run]) -> Run | None:

@@ -21,7 +21,7 @@ def marks(ratios: Sequence[Ratio]) -> list[Mark]:
 
 def keys(found: Evaluation) -> tuple[Key, ...]:
     """The key of figures that show all models of an evaluation."""
-    return tuple(panels.style_key(shown_as(x), found.styles[x]) for x in found.labels)
+    return tuple(panels.style_key(shown_as(x), found.styles[x]) for x in found.shown)
 
 
 def point(m: Measure, found: Evaluation) -> tuple[str, int, Mark]:

@@ -36,7 +36,7 @@ def image_section(found: Evaluation, prefix: str, part: str, room: Room) -> Sect
         return None
     chosen = by_prompt(found, places)
     columns = [
-        (shown_as(x), found.data.image.values[i][chosen]) for i, x in enumerate(found.labels)
+        (shown_as(x), found.data.image.values[found.labels.index(x)][chosen]) for x in found.shown
     ]  # fmt: skip
     prompts = [str(found.data.prompt.values[i]) for i in chosen]
     seeds = [int(found.data.seed.values[i]) for i in chosen]
@@ -69,7 +69,8 @@ def drift_section(found: Evaluation, prefix: str, room: Room) -> Section | None:
         return grid
     drawn = gain_panel(found, prefix)
     for i, name in enumerate(names):
-        rows = [m for m in found.measures if m.name == name and (m.adapter != BASE or m.better == "higher")]
+        of = [m for m in found.measures if m.name == name and m.adapter in found.shown]
+        rows = [m for m in of if m.adapter != BASE or m.better == "higher"]
         drawn.append(
             panels.forest(f"{prefix}drift-{i}", rows[0].title, [point(m, found) for m in rows], rows[0].better)
         )
@@ -88,7 +89,7 @@ def gain_panel(found: Evaluation, prefix: str) -> list[Panel]:
     if name is None or not judged:
         return []
     gain = min(judged, key=lambda m: weight(m.name))
-    pairs = [(found.measured(name, label), found.measured(gain.name, label)) for label in found.adapters]
+    pairs = [(found.measured(name, label), found.measured(gain.name, label)) for label in found.distinct]
     measured = [(moved, won) for moved, won in pairs if moved is not None and won is not None]
     points = [(*point(moved, found), point(won, found)[2]) for moved, won in measured]
     if (start := found.measured(gain.name, BASE)) is not None:
@@ -103,7 +104,7 @@ def memory_section(found: Evaluation, prefix: str) -> Section | None:
     said = about_memory(found)
     if not networks or said is None:
         return None
-    near = {label: metrics.neighbours(found.data, networks[0], label) for label in found.adapters}
+    near = {label: metrics.neighbours(found.data, networks[0], label) for label in found.distinct}
     rows = sorted(((label, n) for label in near for n in near[label]), key=lambda row: (row[1].distance, *row[:1]))
     return Section(
         f"{prefix}memory", "Is anything copied from the training pictures?", (said,), (COPIES,),

@@ -29,7 +29,7 @@ def error_section(found: Evaluation, cells: Sequence[Cells], prefix: str) -> Sec
     noise = noise_levels(found)
     rows = [
         (label, found.styles[label], [Mark(float(v), holds=True) for v in errors(found, label)])
-        for label in found.labels
+        for label in found.shown
     ]  # fmt: skip
     drawn: list[Panel] = [panels.over_levels_marks(f"{prefix}error", "Mean validation error", noise, rows, "error")]
     shown = unlike(found, cells)
@@ -40,10 +40,13 @@ def error_section(found: Evaluation, cells: Sequence[Cells], prefix: str) -> Sec
         drawn.append(
             panels.over_levels_marks(f"{prefix}ratio-{i}", title, noise, line, "change of error", 1.0, limits[i])
         )
-    drawn += band_panels(found, shown, noise, prefix)
+    bands, rows_scaled = band_panels(found, shown, noise, prefix)
+    drawn += bands
+    own = ["panel of ratios"] * bool(scaled) + ["band within a panel"] * bool(rows_scaled)
+    scales = f" Each {' and each '.join(own)} has a scale of its own: some need far more room." * bool(own)
     below = (
         "Ratios below the line are better; filled where the difference holds after Holm’s correction over all points "
-        f"of all panels of a kind. {scaled}".rstrip()
+        f"of all panels of a kind.{scales}"
     )
     same_grid = "All models are measured on the same held-out pictures with the same noise."
     notes = (" ".join([same_grid, *[below] * bool(shown)]), how_paired(found))
@@ -54,17 +57,20 @@ def error_section(found: Evaluation, cells: Sequence[Cells], prefix: str) -> Sec
     )  # fmt: skip
 
 
-def band_panels(found: Evaluation, cells: Sequence[Cells], noise: np.ndarray, prefix: str) -> list[Panel]:
-    """Small multiples of ratios per band, one panel a pair, on one scale where that does not flatten some."""
+def band_panels(
+    found: Evaluation, cells: Sequence[Cells], noise: np.ndarray, prefix: str
+) -> tuple[list[Panel], str]:  # fmt: skip
+    """Small multiples of ratios per band, one panel a pair, and words where one scale would flatten some bands."""
     banded = [one for one in cells if one.bands]
-    limits, scaled = panels.scales([[ratio for line in one.bands for ratio in line] for one in banded])
+    limits, scaled = panels.scales([band for one in banded for band in zip(*one.bands, strict=True)])
+    count = len(banded[0].bands[0]) if banded else 0
     return [
         panels.level_bands(
             f"{prefix}bands-{i}", f"{one.a} against {one.b}, by band", noise, [marks(line) for line in one.bands],
-            found.styles[one.a], limits[i], scaled if i == 0 else "",
+            found.styles[one.a], limits[i * count : (i + 1) * count],
         )
         for i, one in enumerate(banded)
-    ]  # fmt: skip
+    ], scaled  # fmt: skip
 
 
 def measure_section(found: Evaluation, prefix: str) -> Section | None:
@@ -74,7 +80,7 @@ def measure_section(found: Evaluation, prefix: str) -> Section | None:
     names = [n for n in dict.fromkeys(m.name for m in found.measures) if weight(n) < weight("drift")]
     drawn = []
     for i, name in enumerate(names):
-        rows = [m for m in found.measures if m.name == name]
+        rows = [m for m in found.measures if m.name == name and m.adapter in found.shown]
         drawn.append(
             panels.forest(f"{prefix}measure-{i}", rows[0].title, [point(m, found) for m in rows], rows[0].better)
         )
@@ -89,16 +95,19 @@ def measure_section(found: Evaluation, prefix: str) -> Section | None:
     )
     notes = tuple(filter(None, (note, first_alone(found))))
     return Section(
-        f"{prefix}measures", "Distances, similarities and text", tuple(said), notes, keys(found), tuple(drawn),
+        f"{prefix}measures", "All measures with their intervals", tuple(said), notes, keys(found), tuple(drawn),
         (answers,) if answers else (), nav="Measures",
         extra={"folded": tables, "rest": rest, "footnotes": missing},
     )  # fmt: skip
 
 
 def details(found: Evaluation) -> tuple[list[Said], list[Said]]:
-    """The comparisons that hold, or of each pair the weightiest, and all others, which a page folds away."""
+    """The comparisons that hold, or of each pair the weightiest, and all others, which a page folds away.
+
+    The validation error is left out: the verdict tells it, and it has a section of its own.
+    """
     pairs, compared = (found.pairs, found.among) if found.pairs else (found.with_base, found.to_base)
-    measured = unlike(found, compared)
+    measured = [c for c in unlike(found, compared) if c.name != "validation_error"]
     by_pair = [decisive(of_pair(measured, a, b)) for a, b in pairs]
     holding = [c for one in by_pair for c in one if c.holds][:MOST_DETAILS] or [c for one in by_pair for c in one[:1]]
     others = [c for one in by_pair for c in one if c not in holding]
@@ -137,14 +146,15 @@ def radial_panel(found: Evaluation, prefix: str) -> list[Panel]:
         return []
     data = found.data.isel(sample=found.part("asked"))
     target = np.maximum(data.reference_spectrum.isel(reference=real).mean("reference").values.astype(np.float64), 1e-12)
-    mean = data.spectrum.mean("sample").values.astype(np.float64)
-    named = [(shown_as(x), found.styles[x]) for x in found.labels]
+    places = [found.labels.index(x) for x in found.shown]
+    mean = data.spectrum.mean("sample").values.astype(np.float64)[places]
+    named = [(shown_as(x), found.styles[x]) for x in found.shown]
     lines = [(*name, row / target) for name, row in zip(named, mean, strict=True)]
     radius = data.radius.values if "radius" in data.coords else np.arange(mean.shape[1], dtype=np.float64)
     title = "Radial spectra, generated over held-out"
     drawn = [panels.radial_spectra(f"{prefix}radial-ratio", title, radius, lines)]
     if BASE in found.labels:  # small changes, which the lines above hide behind each other
-        base = np.maximum(mean[found.labels.index(BASE)], 1e-12)
+        base = np.maximum(mean[found.shown.index(BASE)], 1e-12)
         changed = [(*name, row / base) for name, row in zip(named, mean, strict=True) if name[1] >= 0]
         title = "Radial spectra, adapters over the base model"
         drawn.append(panels.radial_spectra(f"{prefix}radial-base", title, radius, changed, over="adapter / base"))
@@ -157,7 +167,7 @@ def band_ratio_panel(found: Evaluation, prefix: str) -> list[Panel]:
     if not names:
         return []
     rows = [
-        (shown_as(x), found.styles[x], [ratio_mark(found.measured(n, x)) for n in names]) for x in found.labels
+        (shown_as(x), found.styles[x], [ratio_mark(found.measured(n, x)) for n in names]) for x in found.shown
     ]  # fmt: skip
     return [panels.over_bands(f"{prefix}band-ratio", "Band energies, generated over held-out", rows)]
 

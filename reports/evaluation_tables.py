@@ -44,11 +44,11 @@ def measure_table(found: Evaluation, names: Sequence[str] | None = None) -> Tabl
     for name in names or dict.fromkeys(m.name for m in found.measures):
         of = {m.adapter: m for m in found.measures if m.name == name}
         first = next(iter(of.values()))
-        cells = [cell(of.get(label), (name, label) in holding) for label in found.labels]
+        cells = [cell(of.get(label), (name, label) in holding) for label in found.shown]
         rows.append((first.title, BETTER[first.better], *cells))
     what = "All measures" if names is None else "The main measures"
     caption = f"{what}; 95 % intervals in brackets; * differs from the base model after Holm’s correction"
-    return Table(caption, ("measure", "better", *map(shown_as, found.labels)), tuple(rows))
+    return Table(caption, ("measure", "better", *map(shown_as, found.shown)), tuple(rows))
 
 
 def arrowed(table: Table) -> Table:
@@ -86,13 +86,15 @@ def attribute_table(found: Evaluation) -> Table | None:
         return None
     right = found.data.attribute_right.isel(sample=found.part("asked"))
     share = right.mean("sample", skipna=True).transpose("adapter", "attribute").values
-    counted = np.isfinite(right.values).any(axis=0).sum() if right.size else 0
+    known = np.isfinite(right.transpose("adapter", "sample", "attribute").values)
+    counted = sorted(set(known.any(axis=0).sum(axis=0).tolist()))
     names = [str(n) for n in found.data.attribute.values]
     rows = tuple(
         (shown_as(label), *(f"{v:.2f}" if np.isfinite(v) else "–" for v in row))
-        for label, row in zip(found.labels, share, strict=True)
-    )
-    caption = f"Share of pictures in which the attribute reader finds what the prompt says ({counted} answers each)"
+        for label, row in zip(found.labels, share, strict=True) if label in found.shown
+    )  # fmt: skip
+    answers = " to ".join(str(n) for n in dict.fromkeys([counted[0], counted[-1]])) + " answers"
+    caption = f"Share of pictures in which the attribute reader finds what the prompt says ({answers} in each column)"
     return Table(caption, ("model", *names), rows)
 
 

@@ -11,6 +11,7 @@ from reports.cells import Cells, Energies
 from reports.evaluated import BASE, Evaluation
 from reports.evidence import (
     NAMED,
+    QUIET,
     changes,
     ends,
     evidence,
@@ -20,23 +21,23 @@ from reports.evidence import (
     model,
     moved,
     number,
+    others,
     p_words,
+    quiet,
     repeats,
     same,
+    unlike,
     would_show,
 )  # fmt: skip
 from reports.metrics import Comparison, Measure
 from reports.sections import Said
-from reports.words import at_levels, capital, change, count, listed
+from reports.words import HARM, at_levels, capital, change, count, higher_at, listed
 
 FIRST = (
     "validation_error", "frechet", "kernel", "band_distance", "spectrum_distance", "text", "attribute_right",
     "similarity", "diversity", "drift", "memorised",
 )  # fmt: skip
 """What decides, the weightiest first: beginnings of the names of measures."""
-
-
-QUIET = "no difference found"
 
 
 def weight(name: str) -> int:
@@ -59,7 +60,6 @@ def headline(found: Evaluation, a: str, b: str) -> Said:
     """The verdict on one pair of adapters over all measures in which one direction is better."""
     judged = decisive(of_pair(found.among, a, b))
     better, worse = ([c for c in judged if c.favours == who] for who in (a, b))
-    quiet = len(judged) - len(better) - len(worse)
     support = family(found.among)
     if same(found, a, b):
         return identical(found, (a, b))
@@ -70,7 +70,7 @@ def headline(found: Evaluation, a: str, b: str) -> Said:
         claim = f"No difference was found between {a} and {b} in any of {count(len(judged), 'measure')}"
         return Said(claim, f"{main.title}: {moved(main)}, {would_show(main)}; {support}", "headline")
     sure = evidences([*better[:NAMED], *worse[:NAMED]])
-    rest = f"; no difference found in {quiet} of {count(len(judged), 'measure')}" if quiet else ""
+    rest = f"; {quiet(judged)}" if len(better) + len(worse) < len(judged) else ""
     if better and worse:
         claim = f"{a} is better than {b} in some measures ({changes(better)}) and worse in others ({changes(worse)})"
     elif better:
@@ -117,7 +117,7 @@ def stand(word: str, found: Sequence[Comparison]) -> str:
 def against_base(found: Evaluation) -> list[Said]:
     """Which of several adapters beat the base model."""
     said = sides(found, found.to_base, BASE)
-    return [replace(said, kind="base")] if said is not None and len(found.adapters) > 1 else []
+    return [replace(said, kind="base")] if said is not None and len(found.distinct) > 1 else []
 
 
 def against_first(found: Evaluation) -> list[Said]:
@@ -126,9 +126,19 @@ def against_first(found: Evaluation) -> list[Said]:
     return [replace(said, kind="best")] if said is not None else []
 
 
+def worse_levels(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> list[Said]:
+    """Noise levels at which adapters are worse than the base model, whatever they are over all levels."""
+    harmed = [(one.a, harm) for one in unlike(found, cells) if (harm := higher_at(noise, one.levels))]
+    if not harmed:
+        return []
+    n = cells[0].levels[0].samples
+    claim = f"{HARM} base model: {'; '.join(f'{label} at {harm}' for label, harm in harmed)}"
+    return [Said(claim, f"after Holm’s correction over all levels; {count(n, 'held-out picture')}", "harm")]
+
+
 def best_of(found: Evaluation) -> list[Said]:
     """Of three adapters or more the one that beats every other; where none does, how each stands to the first."""
-    if len(found.adapters) < 3:
+    if len(found.distinct) < 3:
         return []
     won = winner(found)
     return [about_winner(found, *won)] if won else against_first(found)
@@ -139,8 +149,8 @@ def winner(found: Evaluation) -> tuple[str, str] | None:
     judged = decisive(found.among)
     for name in dict.fromkeys(c.name for c in judged) if not found.with_first else ():
         favoured = [c.favours for c in judged if c.name == name]
-        for label in found.adapters:
-            if favoured.count(label) == len(found.adapters) - 1:
+        for label in found.distinct:
+            if favoured.count(label) == len(found.distinct) - 1:
                 return name, label
     return None
 
@@ -150,10 +160,10 @@ def about_winner(found: Evaluation, name: str, label: str) -> Said:
     judged = [c for c in decisive(found.among) if label in (c.a, c.b)]
     lost = [c for c in judged if c.favours not in (None, label)]
     named = ", ".join(dict.fromkeys(c.title for c in lost))
-    but = f"; another is better in {named}" if lost else " and worse than none in any other measure"
+    but = f"; another is better in {named}" if lost else others(judged, name)
     shown = [c for c in judged if c.name == name]
     sure = "; ".join(f"{c.a} against {c.b} {moved(c)}, {evidence(c)}" for c in shown[:NAMED])
-    claim = f"{label} is the best of {len(found.adapters)} adapters by {shown[0].title}{but}"
+    claim = f"{label} is the best of {len(found.distinct)} adapters by {shown[0].title}{but}"
     return Said(claim, f"{sure}; {family(found.among)}", "best")
 
 
@@ -223,25 +233,35 @@ def about_drift(found: Evaluation) -> Said | None:
     name = drift_name(found)
     if name is None:
         return None
-    said = [m for m in found.measures if m.name == name and m.adapter != BASE]
+    said = [m for m in found.measures if m.name == name and m.adapter in found.distinct]
     told = "; ".join(measured_words(m) for m in said)
-    claim = f"On prompts that have nothing to do with the training, adapters move away from the base model: {told}"
-    return Said(claim, f"{said[0].title}, 0 is no change; {said[0].pinned}", "drift")
+    unsure = [m.adapter for m in said if not m.value.low > 0]
+    whose = f" for {listed(unsure)}" * (len(unsure) < len(said))
+    far = f"how far adapters move away from the base model is not sure{whose}"
+    far = far if unsure else "adapters move away from the base model"
+    claim = f"On prompts that have nothing to do with the training, {far}: {told}"
+    return Said(claim, f"{said[0].title}, 0 is no change; {where_from(said[0])}", "drift")
+
+
+def where_from(m: Measure) -> str:
+    """Over which pictures a measure is; the table of measures says what each network is and how pictures reach it."""
+    return m.pinned.partition(";")[0]
 
 
 def about_memory(found: Evaluation) -> Said | None:
     """Whether generated pictures are copies of training pictures."""
-    said = [m for m in found.measures if m.name.startswith("memorised_") and m.adapter != BASE]
+    said = [m for m in found.measures if m.name.startswith("memorised_") and m.adapter in found.distinct]
     if not said:
         return None
     told = "; ".join(measured_words(m) for m in said)
-    return Said(f"{capital(said[0].title)}: {told}", f"{said[0].value.estimand}; {said[0].pinned}", "memory")
+    return Said(f"{capital(said[0].title)}: {told}", f"{said[0].value.estimand}; {where_from(said[0])}", "memory")
 
 
 def about_base_model(found: Evaluation, label: str) -> Said:
     """What one adapter changes against the base model."""
-    if same(found, label, BASE):
-        return identical(found, (label, BASE))
+    first = found.copies.get(label)
+    if first or same(found, label, BASE):
+        return identical(found, (first, label) if first else (label, BASE))
     judged = decisive(of_pair(found.to_base, label, BASE))
     if not judged:
         return Said(f"Whether {label} is better than the base model was not measured", "", "to base")
@@ -252,7 +272,6 @@ def about_base_model(found: Evaluation, label: str) -> Said:
         if parts
         else f"{label} differs from the base model in no measure"
     )
-    quiet = len(judged) - len(better) - len(worse)
     sure = f"{evidences([*better[:NAMED], *worse[:NAMED]])}; " if parts else ""
-    rest = f"no difference found in {quiet} of {count(len(judged), 'measure')}"
+    rest = quiet(judged)
     return Said(claim, f"{sure}{rest}; {family(found.to_base)}", "to base", f"{sure}{rest}")

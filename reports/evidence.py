@@ -7,8 +7,10 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from reports.copies import same_results
 from reports.evaluated import BASE, Evaluation
 from reports.metrics import Comparison
+from reports.metrics.wording import NONE
 from reports.sections import Said
 from reports.words import between, change, count, listed, no_panels
 from spectra.analysis.statistics import Estimate
@@ -28,6 +30,7 @@ class Paired(Protocol):
 
 P = TypeVar("P", bound=Paired)
 
+QUIET = "no difference found"
 NAMED = 3
 """How many measures a sentence names."""
 
@@ -88,19 +91,16 @@ def family(found: Sequence[Comparison]) -> str:
 
 def same(found: Evaluation, a: str, b: str) -> bool:
     """True where two adapters made the same pictures to the last bit, and the same held-out errors."""
-    if not {a, b} <= set(found.labels):
-        return False
-    rows = [found.labels.index(label) for label in (a, b)]
-    kept = [name for name in ("energy", "validation_error", "image") if name in found.data]  # the small ones first
-    values = [found.data[name].transpose("adapter", ...).values for name in kept]
-    return all(np.array_equal(v[rows[0]], v[rows[1]], equal_nan=v.dtype.kind == "f") for v in values)
+    known = {a, b} <= set(found.labels)
+    return known and same_results(found.data, found.labels.index(a), found.labels.index(b))
 
 
 def twins(found: Evaluation) -> list[list[str]]:
     """Models that are identical, each group by itself, the base model last in its own."""
     groups: list[list[str]] = []
     for label in (*found.adapters, BASE):
-        group = next((one for one in groups if same(found, one[0], label)), None)
+        first = found.copies.get(label)
+        group = next((one for one in groups if one[0] == first or same(found, one[0], label)), None)
         if group is None:
             groups.append([label])
         else:
@@ -109,10 +109,25 @@ def twins(found: Evaluation) -> list[list[str]]:
 
 
 def identical(found: Evaluation, names: Sequence[str]) -> Said:
-    """The sentence on models that are identical."""
+    """The sentence on models that are identical, and which of them stands for the others in comparisons."""
     too = ", and every held-out error" if "validation_error" in found.data else ""
+    bits = all(same(found, names[0], name) for name in names[1:])
+    how = f"every picture is the same, bit by bit{too}" if bits else "their weights are the same"
+    adapters = [name for name in names if name != BASE]
+    once = f"; {names[0]} stands for {'both' if len(adapters) == 2 else 'all'} in comparisons and figures"
     shown = [model(name) for name in names]
-    return Said(f"{listed(shown)} are identical: every picture is the same, bit by bit{too}", "", "same")
+    return Said(f"{listed(shown)} are identical: {how}{once * (len(adapters) > 1)}", "", "same")
+
+
+def all_identical(found: Evaluation) -> list[Said]:
+    """What is said of all models that are identical: copies of several adapters share a sentence."""
+    groups = twins(found)
+    copies = [names for names in groups if BASE not in names]
+    if len(copies) < 2:
+        return [identical(found, names) for names in groups]
+    named = "; ".join(listed(names) for names in copies)
+    claim = f"Identical adapters, of which the first stands for all in comparisons and figures: {named}"
+    return [Said(claim, "", "same"), *(identical(found, names) for names in groups if BASE in names)]
 
 
 def model(label: str) -> str:
@@ -133,18 +148,44 @@ def first_alone(found: Evaluation) -> str:
 
 def how_paired(found: Evaluation) -> str:
     """Which pairs the panels of a section compare, where it is not each with each; empty where it is."""
-    alike = no_panels([[model(name) for name in group] for group in twins(found)])
+    based = [group for group in twins(found) if BASE in group]
+    alike = no_panels([[model(name) for name in group if name not in found.copies] for group in based])
     return " ".join(part for part in (first_alone(found), alike) if part)
 
 
 def would_show(c: Comparison) -> str:
     """What difference this comparison could have seen."""
+    if c.blind:
+        return f"{NONE}: too few {c.unit or 'repeats'}"
     if not np.isfinite(c.resolution):
         return "what could have been seen is not known"
     if c.resolution == 0:
         return f"every number is the same for both, n = {repeats(c)}"
     least = f"{number(float(f'{100 * c.resolution:.2g}'))} %" if c.kind == "ratio" else number(c.resolution)
     return f"with n = {repeats(c)} you could see differences above {least}"
+
+
+def quiet(judged: Sequence[Comparison]) -> str:
+    """In how many measures no difference was found, and in how many of these none could have shown."""
+    silent = [c for c in judged if c.favours is None]
+    blind = sum(c.blind for c in silent)
+    none = f" (in {blind} of these none could have shown)" * (blind > 0)
+    return f"{QUIET} in {len(silent)} of {count(len(judged), 'measure')}{none}"
+
+
+def others(judged: Sequence[Comparison], name: str) -> str:
+    """What the measures but one say of an adapter that no other beats: in how many nothing was found, or could be."""
+    found: dict[str, list[Comparison]] = {}
+    for c in judged:
+        found.setdefault(c.name, []).append(c)
+    rest = [of for measure, of in found.items() if measure != name]
+    silent = [of for of in rest if not any(c.favours for c in of)]
+    if not silent:
+        return "; in no other measure is another better" * bool(rest)
+    blind = sum(all(c.blind for c in of) for of in silent)
+    none = f", in {blind} of which none could have shown" * (blind > 0)
+    how_many = f"any of {len(rest)}" if len(silent) == len(rest) else f"{len(silent)} of {len(rest)}"
+    return f"; {QUIET} in {how_many} other measures{none}"
 
 
 def p_words(c: Comparison) -> str:

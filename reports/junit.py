@@ -39,7 +39,9 @@ def comparisons(report: Report) -> list[tuple[str, str, str]]:
 
     found = [(report.title, f"{p.arm.label} against {p.other.label}", about_error(p).text) for p in report.pairs]
     for one in report.evaluations:
-        found += [(report.title, f"{c.name}: {c.a} against {c.b}", detail(c).text) for c in (one.among or one.to_base)]
+        of = f" ({one.title})" * (len(report.evaluations) > 1)
+        compared = one.among or one.to_base
+        found += [(report.title, f"{c.name}: {c.a} against {c.b}{of}", detail(c).text) for c in compared]
     return found + [line for task in report.tasks for line in comparisons(task)]
 
 

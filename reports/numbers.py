@@ -83,7 +83,8 @@ def of_evaluation(found: Evaluation, cells: list[Cells]) -> dict[str, Any]:
         "name": found.title, "protocol": dict(found.protocol), "unfinished": list(found.unfinished),
         "adapters": [
             {"label": x, "kind": str(found.data.kind.values[i]), "digest": str(found.data.digest.values[i]),
-             "run": str(found.runs[x].record["name"]) if x in found.runs else None}
+             "run": str(found.runs[x].record["name"]) if x in found.runs else None,
+             "identical_to": found.copies.get(x)}
             for i, x in enumerate(found.labels)
         ],
         "measures": [m.to_dict() for m in found.measures], "comparisons": [c.to_dict() for c in found.among],
@@ -100,6 +101,14 @@ def task_facts(report: Report) -> dict[str, Any]:
     return {key: report.evaluations[0].protocol.get(key) if report.evaluations else None for key in keys}
 
 
+def reference_label(report: Report) -> str | None:
+    """What others are compared with: the reference of runs, else an evaluation's first adapter, or its base model."""
+    if report.reference is not None:
+        return report.reference.label
+    pairs = next(((one.pairs or one.with_base) for one in report.evaluations), ())
+    return pairs[0][1] if pairs else None
+
+
 def numbers(report: Report) -> dict[str, Any]:
     """Every number of a report. Of several tasks: what is said over all of them, and each task in the same form."""
     found: dict[str, Any] = {"format": FORMAT, "title": report.title, "sentences": report.sentences}
@@ -110,7 +119,7 @@ def numbers(report: Report) -> dict[str, Any]:
         found |= {"overview": overview_numbers(report), "tasks": [numbers(task) for task in report.tasks]}
         return dict(plain(found))
     found |= {
-        **task_facts(report), "reference": report.reference.label if report.reference else None,
+        **task_facts(report), "reference": reference_label(report),
         "arms": [of_arm(arm) for arm in report.arms], "comparisons": [of_pair(pair) for pair in report.pairs],
         "base": of_base(report.base) if report.base else None,
         "evaluations": [of_evaluation(e, c) for e, c in zip(report.evaluations, report.cells, strict=True)],

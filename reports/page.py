@@ -34,10 +34,12 @@ def verdict_section(report: Report, prefix: str = "") -> Section:
     extra = {"top": list(report.said[:first]), "rest": list(report.said[first:]), "warnings": list(report.warnings)}
     shown_pairs = unlike(report.pairs)
     glance: list[Panel] = [panels.verdict(shown_pairs, prefix)] if shown_pairs else []
-    for i, found in enumerate(report.evaluations):
-        glance += error_glance(found, f"{prefix}e{i}-")
     shown: list[Table] = [tables.summary(report.arms, report.pairs, report.reference)] if report.arms else []
-    shown += [arrowed(measure_table(found, main_measures(found))) for found in report.evaluations if found.measures]
+    for i, found in enumerate(report.evaluations):
+        of = f" ({found.title})" * (len(report.evaluations) > 1)
+        glance += [replace(one, title=one.title + of) for one in error_glance(found, f"{prefix}e{i}-")]
+        measured = [arrowed(measure_table(found, main_measures(found)))] if found.measures else []
+        shown += [replace(one, caption=one.caption + of) for one in measured]
     return Section(
         f"{prefix}verdict", "Verdict", panels=tuple(glance), tables=tuple(shown), kind="verdict", extra=extra
     )

@@ -35,7 +35,7 @@ class Quantity:
 
     @property
     def where(self) -> str:
-        """The arm, and its task where a report has several."""
+        """The arm, and its task or evaluation where a report has several."""
         return f"{self.arm} ({self.task})" if self.task else self.arm
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,13 +97,22 @@ def of_evaluation(found: Evaluation) -> Iterator[Quantity]:
     for name, comparisons in (("error_ratio", found.among), ("error_against_base", found.to_base)):
         for c in comparisons:
             if c.name == "validation_error" and c.kind == "ratio" and c.b in (BASE, found.adapters[0]):
-                yield of(name, c.a, c.difference, c.b)
+                for label in (c.a, *(copy for copy, first in found.copies.items() if first == c.a)):
+                    yield of(name, label, c.difference, c.b)
+    for copy, first in found.copies.items():
+        if first == found.adapters[0] and found.measured("validation_error", copy) is not None:
+            yield exact("error_ratio", copy, 1.0, first)
 
 
 def quantities(report: Report) -> list[Quantity]:
-    """All of them, in the order of the report; of several tasks each says which."""
+    """All of them, in the order of the report; of several tasks, and of several evaluations, each says which."""
     if report.tasks:
         return [
-            replace(q, task=task.title) for task in report.tasks for q in quantities(task)
+            replace(q, task=", ".join(filter(None, (task.title, q.task))))
+            for task in report.tasks for q in quantities(task)
         ]  # fmt: skip
-    return [*of_training(report), *(q for found in report.evaluations for q in of_evaluation(found))]
+    several = len(report.evaluations) > 1
+    evaluated = [
+        replace(q, task=found.title * several) for found in report.evaluations for q in of_evaluation(found)
+    ]  # fmt: skip
+    return [*of_training(report), *evaluated]

@@ -8,7 +8,7 @@ A section names its `kind`, and the kind says what is in `extra`:
     scrubber    scrubber: pictures.Scrubber, x0 and its band energies step by step
     neighbours  neighbours: list[pictures.Neighbour], generated pictures beside the nearest training picture
     task        sections: list[Section] of one task, drawn one heading level lower
-    provenance  facts: list[tuple[str, str]] (term, text); commands: list[str]; configs: list[tuple[str, str]]
+    provenance  facts: list[tuple[str, str]] (term, text); configs: list[tuple[str, str]]
     reproduce   steps: list[tuple[str, str]] (what it does, the command line to copy)
     method      terms: list[tuple[str, str]] (word, what it means)
 

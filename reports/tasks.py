@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports import panels
+from reports.evaluated import Evaluation
 from reports.evaluation_words import decisive
+from reports.metrics import Comparison
 from reports.sections import Key, Mark, Panel, Said, Section, Table
 from reports.statistics import CONFIDENCE
 from reports.words import change, count, signed
@@ -55,17 +57,30 @@ def of_runs(task: Report) -> list[Entry]:
 
 
 def of_evaluations(task: Report) -> list[Entry]:
-    """The adapters of a task's evaluations against the first, by the weightiest ratio in which lower is better."""
-    found = []
+    """The adapters of a task's evaluations against the first, by the weightiest ratio in which lower is better.
+
+    Weights that several evaluations of the task compare are compared once, by the first of these.
+    """
+    found: list[Entry] = []
+    compared: set[frozenset[str]] = set()
+    known: dict[str, str] = {}
     for one in task.evaluations:
-        first = one.adapters[0]
-        pairs = [c for c in one.among if c.b == first] or list(one.to_base)
-        usable = [c for c in decisive(pairs) if c.kind == "ratio" and c.better == "lower"]
-        for c in usable:
-            if c.name == usable[0].name:
-                d = c.difference
-                found.append(Entry(task.title, c.a, c.b, c.title, d.value, d.low, d.high, c.p))
+        for c in deciding_ratios(one):
+            both = frozenset((one.weights(c.a), one.weights(c.b)))
+            if both in compared:
+                continue
+            compared.add(both)
+            other = known.setdefault(c.a, one.weights(c.a)) != one.weights(c.a)
+            arm, d = f"{c.a} ({one.title})" if other else c.a, c.difference
+            found.append(Entry(task.title, arm, c.b, c.title, d.value, d.low, d.high, c.p))
     return found
+
+
+def deciding_ratios(one: Evaluation) -> list[Comparison]:
+    """The comparisons of an evaluation with its first adapter by the weightiest ratio in which lower is better."""
+    pairs = [c for c in one.among if c.b == one.adapters[0]] or list(one.to_base)
+    usable = [c for c in decisive(pairs) if c.kind == "ratio" and c.better == "lower"]
+    return [c for c in usable if c.name == usable[0].name]
 
 
 def entries(tasks: Sequence[Report]) -> list[Entry]:

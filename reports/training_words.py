@@ -9,18 +9,22 @@ import numpy as np
 from reports.arms import Arm
 from reports.base import Base
 from reports.budget import unequal
-from reports.compare import FEW_SAMPLES, Against, error_against_base
+from reports.compare import FEW_SAMPLES, Against, Gates, error_against_base, errors_against_base
+from reports.metrics.results import MOST_RATIO
+from reports.metrics.wording import NONE
 from reports.sections import Said
 from reports.spectral import against_heldout, spectral_distance
 from reports.statistics import CONFIDENCE, Ratio
 from reports.words import (
     FEW_SEEDS,
+    HARM,
     at_levels,
     brief,
     cells,
     change,
     count,
     digits_of,
+    higher_at,
     interval,
     listed,
     percent,
@@ -48,7 +52,8 @@ def about_error(pair: Against) -> Said:
         why = f"{chance(ratio)}{would_show(ratio)}"
         return Said(claim, f"{support}; {why}", "error", f"{short}; {why}")
     verb = "helped" if ratio.value < 1 else "did worse"
-    claim = f"{arm} {verb}{after}: its final validation error is {changed} than that of {other}"
+    here = " in this run" * (len(pair.arm.runs) == 1)
+    claim = f"{arm} {verb}{here}{after}: its final validation error is {changed} than that of {other}"
     return Said(claim, support, "error", short)
 
 
@@ -56,6 +61,8 @@ def would_show(ratio: Ratio) -> str:
     """What difference these repeats would have shown; empty where that is not known."""
     if not (np.isfinite(ratio.resolution) and ratio.resolution > 0):
         return ""
+    if ratio.resolution > np.log(MOST_RATIO):
+        return f"; {NONE}: too few repeats ({cells(ratio)})"
     return f"; with {cells(ratio)} you could see differences above {percent(float(np.exp(ratio.resolution)))}"
 
 
@@ -121,6 +128,17 @@ def about_base(arms: Sequence[Arm]) -> Said:
     return Said(claim, f"95 % intervals in brackets; {first.estimand}, {repeats(first)}")
 
 
+def about_harm(arms: Sequence[Arm]) -> list[Said]:
+    """Noise levels at which training made the error higher, whatever it did over all levels."""
+    noise = arms[0].runs[0].metrics.noise_level.values
+    each = errors_against_base(arms)
+    harmed = [(arm.label, harm) for arm, row in zip(arms, each, strict=True) if (harm := higher_at(noise, row))]
+    if not harmed:
+        return []
+    claim = f"{HARM} untrained base model: {'; '.join(f'{label} at {harm}' for label, harm in harmed)}"
+    return [Said(claim, f"after Holm’s correction over all levels of all arms; {repeats(each[0][0])}", "harm")]
+
+
 def about_spectrum(arms: Sequence[Arm]) -> Said:
     """Where the base model's spectrum is furthest from the held-out pictures, and what each arm makes of it."""
     base, *trained = against_heldout(arms)
@@ -154,11 +172,24 @@ def about_bands(base: Base) -> Said:
     """The order in which the base model decides its bands."""
     steps = [f"{band.step:g}" if np.isfinite(band.step) else "never" for band in base.decided]
     order = "from low to high frequency" if base.low_to_high else "not strictly from low to high frequency"
+    tied = listed([f"bands {listed([str(band) for band in bands])}" for bands in base.tied])
+    where = f"at steps {listed(steps)} of {base.steps}"
     return Said(
-        f"The base model decides its bands {order}: at steps {listed(steps)} of {base.steps}",
+        f"The base model decides {tied} at the same step, which is no order: {where}"
+        if tied
+        else f"The base model decides its bands {order}: {where}",
         f"bands 0 to {len(steps) - 1}, lowest first; {base.estimand.split(';')[0]}, of x0 with the finished sample; "
         f"{count(base.prompts, 'prompt')}",
     )
+
+
+def say_unused(gates: Gates) -> str:
+    """The experts of a run that are hardly used, of those that it has; empty where all are."""
+    if not gates.unused:
+        return ""
+    which = "expert" if len(gates.unused) == 1 else "experts"
+    of = f"{which} {listed([str(e) for e in gates.unused])} (of 0 to {gates.share.shape[1] - 1})"
+    return f"{of} of {gates.arm.label}, seed {gates.seed}"
 
 
 def about_seeds(arms: Sequence[Arm]) -> Said | None:
@@ -191,7 +222,7 @@ def say(arms: Sequence[Arm], pairs: Sequence[Against], base: Base | None) -> lis
     said += [about_error(p) for p in [*twins, *others]]
     said += [about_steps(p) for p in timed if p not in main and not unsure(p)]
     said += [few] if few and pairs else []
-    said += [about_base(arms), about_spectrum(arms), about_distance(arms)]
+    said += [about_base(arms), *about_harm(arms), about_spectrum(arms), about_distance(arms)]
     said += [about_bands(base)] if base else []
     said += [about_levels(p) for p in pairs if not p.identical] + [about_steps(p) for p in timed if unsure(p)]
     return brief(said + ([few] if few and not pairs else []))

@@ -12,9 +12,10 @@ import xarray as xr
 from reports.arms import Arm
 from reports.base import Base
 from reports.budget import UNEQUAL, thousands, unequal_parameters
-from reports.compare import FEW_SAMPLES
+from reports.compare import FEW_SAMPLES, UNUSED, gates_of
 from reports.evaluated import Evaluation
-from reports.words import FEW_SEEDS, count
+from reports.training_words import say_unused
+from reports.words import FEW_SEEDS, count, listed
 
 FEW_PICTURES = 16
 PROBE = "probe"
@@ -114,6 +115,13 @@ def pictures(arms: Sequence[Arm]) -> list[str]:
     return [few] if made < FEW_PICTURES else []
 
 
+def experts(arms: Sequence[Arm]) -> list[str]:
+    """Experts that the gates of a run leave out at every noise level."""
+    found = [unused for arm in arms for gates in gates_of(arm) if (unused := say_unused(gates))]
+    part = f"(gates below {UNUSED:.0%} of an even share)".replace("%", " %")
+    return [f"Hardly used at any noise level {part}: {'; '.join(found)}."] if found else []
+
+
 def evaluations(arms: Sequence[Arm]) -> list[str]:
     """Evaluations too far apart for steps-to-target to mean much."""
     fewest = min(arm.runs[0].metrics.sizes["eval_step"] for arm in arms)
@@ -123,7 +131,7 @@ def evaluations(arms: Sequence[Arm]) -> list[str]:
 
 def of_training(arms: Sequence[Arm]) -> list[str]:
     """All warnings of runs, the weightiest first."""
-    checks = (seeds, samples, budget, generation, tuning, evaluations, pictures, versions)
+    checks = (seeds, samples, budget, generation, tuning, experts, evaluations, pictures, versions)
     return [text for check in checks for text in check(arms)] if arms else []
 
 
@@ -161,7 +169,7 @@ def of_evaluation(found: Evaluation) -> list[str]:
         )
     if found.with_first:
         said.append(
-            f"Each of the {len(found.adapters) - 1} further adapters of {found.title} is compared with the first, "
+            f"Each of the {len(found.distinct) - 1} further adapters of {found.title} is compared with the first, "
             f"{found.adapters[0]}, alone: all pairs would leave each comparison little power. The first is the one to "
             f"beat; evaluate fewer adapters to compare each with each."
         )
@@ -170,6 +178,8 @@ def of_evaluation(found: Evaluation) -> list[str]:
         said.append(
             f"{found.title} asked for {count(prompts, 'prompt')}: intervals over prompts are wide or not there."
         )
+    if (apart := found.unrelated) and apart < FEW_SEEDS:
+        said.append(f"{found.title} measured drift on {count(apart, 'unrelated prompt')}: how far it goes is not sure.")
     if runs == 1:
         said.append(f"{found.title} used one seed per prompt, so diversity and chance of the sampler are not seen.")
     if 1 <= found.data.sizes.get("heldout", 0) < FEW_SAMPLES:
@@ -177,6 +187,21 @@ def of_evaluation(found: Evaluation) -> list[str]:
             f"{found.title} has {count(found.data.sizes['heldout'], 'held-out picture')}: errors hold for them only."
         )
     return said
+
+
+def one_training(found: Sequence[Evaluation]) -> list[str]:
+    """Adapters are compared, not methods: each is one training."""
+    names = [one.title for one in found if len(one.distinct) > 1]
+    after = "what holds for these adapters says nothing of other training seeds, nor of their methods"
+    return [f"Each adapter of {listed(names)} is one training: {after}."] if names else []
+
+
+def one_test(found: Sequence[Evaluation]) -> list[str]:
+    """Evaluations on the same held-out pictures, whose errors are no second test of anything."""
+    several = [one.title for one in found if "validation_error" in one.data]
+    if len(several) < 2:
+        return []
+    return [f"Held-out errors of {listed(several)} are on the same pictures: they are one test, not {len(several)}."]
 
 
 def scheduler_class(text: Any) -> str | None:
@@ -214,7 +239,8 @@ def other_cubes(shown: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[str
 
 def warnings(arms: Sequence[Arm], base: Base | None = None, found: Sequence[Evaluation] = ()) -> list[str]:
     """All warnings, the weightiest first."""
-    said = of_training(arms) + [text for one in found for text in of_evaluation(one)]
+    said = of_training(arms) + one_test(found) + one_training(found)
+    said += [text for one in found for text in of_evaluation(one)]
     said += samplers(arms, base, found) + (of_base(base) if base is not None else [])
     strangers = [one.title for one in found if arms and not one.runs]
     said += [f"None of the adapters in {name} is one of these runs: they stand side by side." for name in strangers]

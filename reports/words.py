@@ -12,7 +12,11 @@ from reports.statistics import Ratio
 from spectra.analysis.statistics import Estimate
 
 FEW_SEEDS = 5
+MOST_DIGITS = 3
+"""Decimals of a per cent at most."""
 Bounds = Ratio | Estimate
+HARM = "At some noise levels the error is higher than that of the"
+"""How a sentence begins that says where an adapter is worse than the base model, though it may be better in all."""
 
 
 def count(n: int, noun: str) -> str:
@@ -48,7 +52,16 @@ def alike(ratios: Sequence[Bounds | float], digits: int) -> bool:
 
 def percent(ratio: float, digits: int | None = None) -> str:
     """A ratio as a change without sign: 0.953 is `4.7 %`; digits that mean something, or as many as are asked for."""
-    return f"{abs(ratio - 1) * 100:.{digits_of(ratio) if digits is None else digits}f} %"
+    size, digits = abs(ratio - 1) * 100, digits_of(ratio) if digits is None else digits
+    while 0 < ratio < 1 and digits < MOST_DIGITS and round(size, digits) == 100:
+        digits += 1  # something is left of it
+    return f"{size:.{digits}f} %"
+
+
+def factor(ratio: float, digits: int) -> str:
+    """A large ratio in plain figures."""
+    short = f"{ratio:.{digits}g}"
+    return np.format_float_positional(float(short), trim="-") if ratio < 1e6 else short
 
 
 def change(ratio: float, less: str = "lower", more: str = "higher", digits: int | None = None) -> str:
@@ -56,7 +69,7 @@ def change(ratio: float, less: str = "lower", more: str = "higher", digits: int 
     if not np.isfinite(ratio):
         return "beyond measure"
     if ratio > 3:
-        return f"{ratio:.3g} times as high" if more == "higher" else f"{ratio:.3g} times as much"
+        return f"{factor(ratio, 3)} times as {'high' if more == 'higher' else 'much'}"
     return f"{percent(ratio, digits)} {less if ratio < 1 else more}"
 
 
@@ -65,7 +78,7 @@ def signed(ratio: float, digits: int | None = None) -> str:
     if not np.isfinite(ratio):
         return "–"
     if ratio > 3:
-        return f"× {ratio:.2g}"
+        return f"× {factor(ratio, 2)}"
     sign = "−" if ratio < 1 else "+"
     return f"{sign}{percent(ratio, digits)}"
 
@@ -101,6 +114,12 @@ def at_levels(noise: Sequence[float], ratios: Sequence[Ratio]) -> list[str]:
         many = f"all {total}" if 1 < len(found) == len(ratios) else f"{len(found)} of {total}"
         told.append(f"{word} at {many}, {'most ' if len(found) > 1 else ''}at {level:.2g} ({signed(value)})")
     return told
+
+
+def higher_at(noise: Sequence[float], ratios: Sequence[Ratio]) -> str:
+    """At which noise levels errors are higher, of what holds after correction: `0.96 (+7.4 %) and 0.87 (+3.1 %)`."""
+    found = [(level, r.value) for level, r in zip(noise, ratios, strict=True) if r.holds and r.value > 1]
+    return listed([f"{level:.2g} ({signed(value)})" for level, value in found]) if found else ""
 
 
 def interval(ratio: Ratio, less: str = "lower", more: str = "higher") -> str:

@@ -13,7 +13,7 @@ from spectra.errors import UserError
 
 Array = NDArray[np.float64]
 
-DEAD = 0.05
+DEAD = 0.2
 """An expert is dead whose gate stays below this share of the even one, which is 1, at every noise level."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ def drift(opened: Opened) -> Found:
     if "image" in opened.data:
         apart = pixels_from(opened, base, group)
         words = "drift of pixels on unrelated prompts", "root mean square change of pixels (0 to 1)"
-        yield from_base(opened, apart, group, "drift_pixels", words, pinned)
+        yield replace(from_base(opened, apart, group, "drift_pixels", words, pinned), reach=1.0)
     if "attribute_right" in opened.data:
         right = opened.values("attribute_right", "adapter", "sample", "attribute")[:, group.rows].astype(np.float64)
         lost = known_mean(right[base] - right)

@@ -24,6 +24,7 @@ from reports.metrics.vectors import cosine, diversity, similarity
 
 LABELS = {"world": "the bundled", "clip": "CLIP", "dino": "DINO", "inception": "Inception"}
 FEWEST = 3  # prompts: one is left out at a time, and two are needed for a spread
+APART = 2.0  # one minus a cosine, at most
 GROUPS = 64  # prompts are left out in at most so many groups
 TITLES = {
     ("frechet", "inception"): "FID", ("kernel", "inception"): "KID", ("text", "clip"): "CLIP score (as a cosine)",
@@ -125,7 +126,7 @@ def _diversity(opened: Opened, network: str, made: NDArray[Any]) -> Found:
     values, kept = values[:, several], tuple(np.array(list(dict.fromkeys(labels)), object)[several])
     estimand = "mean over prompts of one minus the cosine of two pictures of the prompt"
     plain = _plain(opened, network, "diversity", "higher", estimand, _pinned(opened, network))
-    plain = replace(plain, cluster=kept, bounds=(0.0, np.inf), unit="prompts")
+    plain = replace(plain, cluster=kept, bounds=(0.0, np.inf), unit="prompts", reach=APART)
     found = averaged(plain, values)
     yield replace(found, ratio=bool((found.values > 0).all()))
 
@@ -138,7 +139,7 @@ def _drift(opened: Opened, network: str) -> Found:
     apart = np.maximum(1 - cosine(moved, moved[opened.adapters.index(BASE)][None]), 0)
     words = title("drift", network), "one minus the cosine with the base's picture"
     pinned = f"{against_base(group)}; {opened.pinned(network)}"
-    yield replace(from_base(opened, apart, group, f"drift_{network}", words, pinned), network=network)
+    yield replace(from_base(opened, apart, group, f"drift_{network}", words, pinned), network=network, reach=APART)
 
 
 def _plain(opened: Opened, network: str, what: str, better: Any, estimand: str, pinned: str) -> Quantity:

@@ -38,6 +38,8 @@ from spectra.analysis.statistics import (
 
 DRAWS = 2000
 SHARE = (0.0, 1.0)
+MOST = 10.0
+"""How many times as large as another a value may be for a difference to be one that matters."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Quantity:
     logs      values and parts are logs, shown as their exponentials
     ratio     adapters are compared by ratio instead of difference; values are above 0
     bounds    what every value lies between
+    reach     the largest difference that two values can have, where that is less than the bounds allow
     counted   parts are shares of a few things: where they do not vary, that is no certainty
     note      what all values suffer from; `notes` (adapter,) what each does
     skip      adapters that are not shown: the base, where the distance is that to the base
@@ -70,6 +73,7 @@ class Quantity:
     logs: bool = False
     ratio: bool = False
     bounds: tuple[float, float] | None = None
+    reach: float = math.inf
     counted: bool = False
     skip: frozenset[str] = frozenset()
 
@@ -155,10 +159,20 @@ def resolution(quantity: Quantity, found: Paired, level: float) -> float:
     if found.spread is None:
         return certainty(size, level)
     least = detectable(found.spread, size, level) if math.isfinite(found.spread) else math.inf
-    if quantity.counted and least > 1:
+    if quantity.kind == "difference" and least > farthest(quantity):
         return math.inf
     with np.errstate(over="ignore"):
         return float(np.expm1(least)) if quantity.kind == "ratio" else least
+
+
+def farthest(quantity: Quantity) -> float:
+    """The largest difference that means something: the range of values, or of one without end ten times the largest."""
+    if quantity.counted:
+        return 1.0
+    low, high = quantity.bounds or (-math.inf, math.inf)
+    size = float(np.abs(quantity.values).max())
+    many = MOST * size if math.isinf(high) and size > 0 else math.inf
+    return min(high - low, quantity.reach, many)
 
 
 def p_value(value: ArrayLike, half: ArrayLike, size: int, confidence: float) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ from spectra.analysis.statistics import Estimate, json_fields
 
 Better = Literal["lower", "higher", "neutral"]
 Kind = Literal["difference", "ratio"]
+MOST_RATIO = 10.0
+"""A ratio above it, or below one over it, is no finding that a study is made for."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Comparison:
     p             two-sided, of no difference; at the level of the interval it says what the interval says
     p_corrected   the same after looking at all comparisons of the call; `holds` where it is below 1 - confidence
     resolution    the smallest true difference that this many prompts show with 80 % power at the corrected level, in
-                  the unit of `difference`; for ratios the change: 0.03 means a ratio of 1.03 (or 1 / 1.03)
+                  the unit of `difference`; for ratios the change: 0.03 means a ratio of 1.03 (or 1 / 1.03); infinite
+                  where no difference that there can be would show
     """
 
     name: str
@@ -58,6 +62,11 @@ class Comparison:
     title: str
     unit: str = ""
     """What `difference.n` counts: "prompts", "held-out pictures"."""
+
+    @property
+    def blind(self) -> bool:
+        """True where no difference of any size that matters could have shown; a ratio above 10 is none."""
+        return not self.holds and self.resolution >= (MOST_RATIO - 1 if self.kind == "ratio" else math.inf)
 
     @property
     def favours(self) -> str | None:

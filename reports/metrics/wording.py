@@ -9,6 +9,8 @@ from reports.metrics.results import Comparison
 
 CORRECTED = {"holm": "Holm", "benjamini-hochberg": "Benjamini-Hochberg"}
 
+NONE = "no difference of any size that matters could have shown"
+
 
 def said(found: Comparison, unit: str, family: int, correction: str) -> Comparison:
     """The comparison with its words; `unit` are the clusters, `family` the number of comparisons looked at."""
@@ -45,8 +47,8 @@ def _not_found(found: Comparison, unit: str, family: int, correction: str) -> st
     nearly = not found.difference.includes(1 if found.kind == "ratio" else 0)
     counted = f" (p = {found.p:.2g} by itself{_counted(family, correction, found.p_corrected)})" * nearly
     n = f"with n = {found.difference.n} {unit}"
-    if not math.isfinite(found.resolution):
-        return f"no difference found{counted}; {n} no difference would show, whatever its size"
+    if found.blind:
+        return f"no difference found{counted}; {n} {NONE}: too few {unit}"
     return f"no difference found{counted}; {n} differences above {_resolution(found)} would show"
 
 

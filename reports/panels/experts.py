@@ -14,6 +14,7 @@ from reports.panels.levels import noisiest_first
 from reports.panels.panel import made
 from reports.sections import Panel
 from reports.statistics import Array
+from reports.words import listed
 
 if TYPE_CHECKING:
     from reports.compare import Gates
@@ -48,7 +49,9 @@ def gates(found: Gates, noise_level: Array, number: int, prefix: str = "") -> Pa
         f"Stacked shares of the experts from the noisiest level to the cleanest, mean over validation samples: {told}."
     )
     title = f"{found.arm.label}, training seed {found.seed}"
-    return made(f"{prefix}gates-{number}", title, text, panel(draw, (SIZE[0], 2.7)))
+    thin = [f"expert {e} (at most {100 * top:.2g} %)" for e, top in enumerate(share.max(axis=0)) if top <= LEAST]
+    note = f"Too thin for a name: {listed(thin)}." if thin else ""
+    return made(f"{prefix}gates-{number}", title, text, panel(draw, (SIZE[0], 2.7)), note)
 
 
 def name_areas(axes: Axes, share: Array) -> None:

@@ -98,9 +98,9 @@ def by_level(noise: Array, marks: Sequence[Mark], none: float | None) -> str:
 
 def level_bands(
     name: str, title: str, noise_levels: Array, cells: Sequence[Sequence[Mark]], style: int,
-    limits: tuple[float, float], note: str = "",
+    limits: Sequence[tuple[float, float]], note: str = "",
 ) -> Panel:  # fmt: skip
-    """Small multiples of ratios (level, band): a row of axes per band, lowest band below, all with one scale."""
+    """Small multiples of ratios (level, band): a row of axes per band, lowest band below, each with its own limits."""
     levels = noisiest_first(np.asarray(noise_levels))
     noise, bands = np.asarray(noise_levels)[levels], len(cells[0])
 
@@ -108,7 +108,7 @@ def level_bands(
         for row, band in zip(axes, reversed(range(bands)), strict=True):
             whiskers(row, np.arange(len(levels)), [cells[k][band] for k in levels], style)
             no_difference(row, horizontal=True)
-            row.set_ylim(*limits)
+            row.set_ylim(*limits[band])
             row.yaxis.set_major_formatter(as_percent)
             row.locator_params(axis="y", nbins=3)
             row.set_title(f"band {band}{edge(band, bands)}", loc="left", color=MUTED, fontsize=9.5, pad=2)
@@ -117,7 +117,7 @@ def level_bands(
     said = [
         f"band {band}: " + by_level(noise, [cells[k][band] for k in levels], 1.0) for band in range(bands)
     ]  # fmt: skip
-    figure = multiples(draw, bands, (SIZE[0], 0.75 + 0.78 * bands))
+    figure = multiples(draw, bands, (SIZE[0], 0.75 + 0.78 * bands), share="col")
     return made(name, title, f"Change of error by band and noise level. {'; '.join(said)}.", figure, note)
 
 

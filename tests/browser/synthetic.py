@@ -45,7 +45,7 @@ def levels(words: Words) -> Section:
     named = [(words(arm), i, mark(0.5 + 0.1 * i, none=0.5)) for i, arm in enumerate(ARMS)]
     across = [(label, i, [mark(1 + 0.01 * i)] * len(NOISE)) for label, i, _ in named]
     found = (
-        panels.level_bands("bands", words("FeRA against LoRA"), NOISE, cells, 1, limits),
+        panels.level_bands("bands", words("FeRA against LoRA"), NOISE, cells, 1, [limits] * 4),
         panels.over_levels_marks("over", words("All arms"), NOISE, across, words("change of error"), 1.0),
         panels.forest("forest", words("Distance"), [(words("base model"), -1, mark(0.9)), *named], axis=words("unit")),
         panels.tradeoff("tradeoff", words("Gain and drift"), words("drift"), words("gain"), [
@@ -122,10 +122,9 @@ def shown(words: Words, size: int) -> list[Section]:
 
 def record(words: Words) -> list[Section]:
     """Provenance, how to reproduce, method."""
-    config = {"facts": [(words("Model"), words("mini"))], "commands": [words("adapt train --model mini")],
-              "configs": [(words("LoRA"), words('{"lr": 0.1}'))]}  # fmt: skip
+    facts, configs = [(words("Model"), words("mini"))], [(words("LoRA"), words('{"lr": 0.1}'))]
     return [
-        Section("provenance", words("Provenance"), kind="provenance", extra=config),
+        Section("provenance", words("Provenance"), kind="provenance", extra={"facts": facts, "configs": configs}),
         Section("again", words("Again"), kind="reproduce", extra={"steps": [(words("Train"), words("adapt train"))]}),
         Section("method", words("Method"), kind="method", extra={"terms": [(words("Arm"), words("Runs alike."))]}),
     ]

@@ -14,6 +14,7 @@ from reports import Report, panels_base
 from reports.base import Base
 from reports.panels.panel import made
 from reports.sections import Panel
+from reports.training_words import about_bands
 from spectra.plots import energy_per_mode
 
 
@@ -51,6 +52,20 @@ def test_bands_decided_at_one_step_do_not_hide_each_other(base: Base, drawn: lis
     assert len(heights) == 4
     points = drawn[0].axes[0].transData.transform([(4, y) for y in heights])[:, 1] * 72 / drawn[0].dpi
     assert np.diff(points).min() >= 5.5
+
+
+def test_bands_decided_at_one_step_are_no_order(base: Base) -> None:
+    def at(*steps: float) -> Base:
+        return replace(base, decided=tuple(replace(b, step=s) for b, s in zip(base.decided, steps, strict=True)))
+
+    assert at(0, 1, 2, 3).low_to_high
+    assert not at(0, 0, 0, 2).low_to_high
+    claim = "The base model decides bands 0, 1 and 2 at the same step, which is no order: at steps 0, 0, 0 and 2 of 30"
+    assert about_bands(at(0, 0, 0, 2)).claim == claim
+    assert "bands 0 and 1 and bands 2 and 3 at" in about_bands(at(1, 1, 3, 3)).claim
+    assert "from low to high frequency: at steps 0, 1, 2 and 3" in about_bands(at(0, 1, 2, 3)).claim
+    never = float("inf")
+    assert "not strictly from low to high frequency" in about_bands(at(0, 1, never, never)).claim
 
 
 def test_the_spectrum_is_that_of_the_figures_of_a_cube(base: Base, drawn: list[Figure]) -> None:

@@ -20,7 +20,8 @@ from reports.closing_sections import reproduce_section
 from reports.evaluated import BASE, Evaluation
 from reports.evaluation_pictures import HELDOUT, gain_panel, memory_section
 from reports.evaluation_sections import details, measure_section
-from reports.evaluation_words import decisive, where
+from reports.evaluation_tables import attribute_table
+from reports.evaluation_words import about_drift, about_memory, decisive, where
 from reports.figures import plain
 from reports.page import of_evaluation
 from reports.panels import measures as measure_panels
@@ -59,17 +60,16 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 def test_what_holds_is_said_and_the_rest_is_folded() -> None:
     said, rest = details(found())
-    judged = decisive(found().among)
-    assert len(said) == sum(c.holds for c in judged) > 0
+    judged = [c for c in decisive(found().among) if c.name != "validation_error"]
+    assert len(said) == max(sum(c.holds for c in judged), 1)
     assert len(said) + len(rest) == len(judged)
-    assert not any("no difference found" in one.claim for one in said)
     assert all("no difference found" in one.claim for one in rest)
 
 
 def test_where_nothing_holds_the_weightiest_is_said_with_what_would_have_shown() -> None:
     quiet = replace(found(), among=tuple(replace(c, holds=False) for c in found().among))
     (said,), rest = details(quiet)
-    assert said.claim.startswith("Validation error: no difference found")
+    assert said.claim.startswith("Fréchet distance on the bundled features: no difference found")
     assert "you could see differences above" in said.support
     assert rest
 
@@ -176,6 +176,41 @@ def test_panels_share_their_scale_unless_one_would_flatten_the_others() -> None:
     assert own == [panels.limits_of(near), panels.limits_of(wide)]
     assert "scale of its own" in said
     assert panels.scales([]) == ([], "")
+
+
+def test_answers_of_the_attribute_reader_are_counted_column_by_column() -> None:
+    some = attribute_table(found())
+    assert some is not None
+    assert some.caption.endswith("(3 to 4 answers in each column)")  # the first prompt names no background
+    right = found().data.attribute_right.fillna(1.0)
+    every = attribute_table(replace(found(), data=found().data.assign(attribute_right=right)))
+    assert every is not None
+    assert every.caption.endswith("(4 answers in each column)")
+
+
+def test_sentences_leave_what_a_network_is_to_the_table_of_measures() -> None:
+    said = [one for one in (about_drift(found()), about_memory(found())) if one is not None]
+    assert [one.kind for one in said] == ["drift", "memory"]
+    for one in said:
+        assert "pictures of" in one.support
+        assert not any(word in one.text for word in ("sha256", "px", "resize", "uint8"))
+    section = measure_section(found(), "")
+    assert section is not None
+    assert any("sha256" in cell for row in section.extra["folded"][-1].rows for cell in row)
+
+
+def test_a_band_that_needs_much_room_does_not_flatten_the_others_and_the_page_says_so_once() -> None:
+    from reports.evaluation_sections import band_panels, error_section
+
+    quiet, loud = cell(1.01, 0), cell(3.0, 0)
+    one = Cells("lora-1", "fera-0", (quiet,) * 4, ((quiet, loud),) * 4)
+    made, scaled = band_panels(found(), [one], np.array([4.0, 3.0, 2.0, 1.0]), "")
+    assert scaled
+    assert "+2 %" in made[0].svg
+    section = error_section(found(), [one], "")
+    assert section is not None
+    assert sum("scale of its own" in text for text in (*section.notes, *(p.note for p in section.panels))) == 1
+    assert "Each band within a panel has a scale of its own" in section.notes[0]
 
 
 @pytest.mark.parametrize("ends", [(0.98, 1.02), (0.93, 1.06), (0.6, 1.4), (0.3, 4.0), (0.02, 30.0)])

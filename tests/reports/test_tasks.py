@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy import stats
 
 import reports
 from reports import Report
-from reports.tasks import entries
+from reports.tasks import entries, overview_table
 from spectra.errors import UserError
-from tests.reports.fixtures import write_cube, write_run, write_three_arms
+from tests.reports.fixtures import text, write_cube, write_run, write_three_arms
 from tests.reports.metrics.fixtures import evaluation, write_evaluation
 from tests.reports.test_page import Outline
 
@@ -130,3 +132,54 @@ def test_evaluations_of_two_models_are_tasks_too(tmp_path: Path) -> None:
     assert {(e.arm, e.other, e.measure) for e in found} == {("lora-1", "fera-0", "validation error")}
     assert all(e.outcome == 1 and np.isfinite(e.low) for e in found)
     assert report.sentences[0].startswith("lora-1 is better than fera-0 on 0 of 2 tasks, worse on 2")
+
+
+def stores(folder: Path, **protocols: dict[str, Any]) -> list[Path]:
+    """Evaluations of the same adapters, each with changes of its protocol."""
+    data = evaluation(strength=(0, 1, 0.5), prompts=5, seeds=1, unrelated=2, heldout=10, train=4)
+    made = []
+    for name, changed in protocols.items():
+        protocol = json.dumps(json.loads(data.attrs["protocol"]) | changed)
+        made.append(write_evaluation(folder / f"{name}.zarr", data.assign_attrs(protocol=protocol)))
+    return made
+
+
+def held(digest: str) -> dict[str, Any]:
+    return {"pictures": {"heldout": {"count": 10, "sha256": digest}}}
+
+
+def test_two_evaluations_on_the_same_pictures_are_one_task(tmp_path: Path) -> None:
+    report = reports.build(stores(tmp_path, ev=held("a"), ev2=held("a") | {"steps": 60, "data": "elsewhere/style"}))
+    assert not report.tasks
+    assert report.title == "mini on style"
+    assert "Held-out errors of ev and ev2 are on the same pictures: they are one test, not 2." in report.warnings
+    assert {said.split(":")[0] for said in report.sentences[:2]} == {"ev", "ev2"}
+    assert report.check("error_ratio@lora-1>0.5")[0].words.startswith("error_ratio of lora-1 (ev)")
+    ids = Counter(attrs["id"] for _, attrs in Outline(report.to_html()).found if "id" in attrs)
+    assert max(ids.values()) == 1
+
+
+def test_stores_that_differ_in_steps_count_once_among_other_tasks(tmp_path: Path) -> None:
+    same = {"ev": held("a"), "ev2": held("a") | {"steps": 60}}
+    report = reports.build(stores(tmp_path, **same, flow={"model_hash": "b", "model": "flow"} | held("a")))
+    assert [len(task.evaluations) for task in report.tasks] == [2, 1]
+    assert len(entries(report.tasks)) == 2
+    assert report.sentences[0].startswith("lora-1 is better than fera-0 on 0 of 2 tasks, worse on 2")
+
+
+def test_other_weights_of_the_same_name_are_another_arm(tmp_path: Path) -> None:
+    first, second = (
+        xr.open_zarr(path, consolidated=False).load() for path in stores(tmp_path, a=held("a"), b=held("a"))
+    )
+    other = second.assign_coords(digest=("adapter", text("", "1" * 64, "f" * 64)))
+    made = [write_evaluation(tmp_path / f"new/{name}.zarr", data) for name, data in (("a", first), ("b", other))]
+    made += stores(tmp_path, flow={"model_hash": "b", "model": "flow"})
+    assert [entry.arm for entry in entries(reports.build(made).tasks)] == ["lora-1", "lora-1", "lora-1 (b)"]
+
+
+def test_tasks_whose_data_and_model_have_one_name_are_told_apart_by_their_stores(tmp_path: Path) -> None:
+    report = reports.build(stores(tmp_path, ev=held("a"), ev2=held("b")))
+    assert [Path(task.title.split("(")[-1][:-1]).name for task in report.tasks] == ["ev.zarr", "ev2.zarr"]
+    rows = overview_table(entries(report.tasks), report.tasks).rows
+    assert len({row[0] for row in rows}) == 2
+    assert [entry.task for entry in entries(report.tasks)] == [task.title for task in report.tasks]

@@ -20,6 +20,12 @@ def test_the_ends_of_an_interval_are_not_written_as_one_number() -> None:
     assert interval(replace(tight, low=0.65)) == "95 % interval 30 % to 35 % lower"
 
 
+def test_what_is_left_of_little_is_not_rounded_to_nothing_and_large_factors_are_plain() -> None:
+    assert span(Ratio(0.45, 0.003, 110.0, 1, 4, "x")) == "−99.7 % to × 110"
+    assert change(1234.0) == "1230 times as high"
+    assert percent(0.0) == "100 %"
+
+
 def test_changes_are_worded_with_digits_that_mean_something() -> None:
     assert [percent(r) for r in (0.5, 0.953, 1.0004, 1.25)] == ["50 %", "4.7 %", "0.04 %", "25 %"]
     assert [signed(r) for r in (0.953, 1.25, 4.0)] == ["−4.7 %", "+25 %", "× 4"]
