@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.common import Progress, count, sentence
+from cli.common import Progress, count, note
 
 if TYPE_CHECKING:
     from adapt.evaluation.protocol import Protocol
@@ -30,13 +29,30 @@ def taken(out: Path, given: Mapping[str, object]) -> str:
     return f"Taken from {out}: {', '.join(found)}" if found else ""
 
 
+def whole_in(out: Path) -> int:
+    """How many models an evaluation holds, the base among them; 0 where there is none."""
+    from adapt.evaluation.store import exists, known_in
+
+    place = out.expanduser()
+    return len(known_in(place)) if exists(place) else 0
+
+
+def nothing_to_do(adapters: Sequence[str], out: Path) -> str:
+    """Said where all adapters that were named are in an evaluation."""
+    from adapt.evaluation.request import unrepeated
+
+    named = unrepeated(adapters)
+    what = f"all {len(named)} adapters are" if len(named) > 1 else f"{named[0] if named else 'the base'} is"
+    return f"Nothing to do: {what} in {out} already"
+
+
 def saying(words: str, progress: Progress) -> Progress:
     """Progress that prints a sentence on stderr when pictures begin to be made: by then, everything is checked."""
     left = [words] * bool(words)
 
     def told(phase: str, done: int, total: int) -> None:
         if phase == "sample" and left:
-            print(sentence(left.pop()), file=sys.stderr, flush=True)
+            note(left.pop())
         progress(phase, done, total)
 
     return told

@@ -280,6 +280,13 @@ def bar_columns() -> tuple[Any, ...]:
     return BarColumn(), Counted(), TimeElapsedColumn(), TextColumn("{task.fields[now]}", markup=False)
 
 
+def note(words: str) -> None:
+    """One sentence on stderr beside the progress there: a JSON line where that is lines of JSON."""
+    said = sentence(words)
+    lines = os.environ.get("SPECTRA_PROGRESS") == "lines"
+    print(json.dumps({"note": said}, ensure_ascii=False) if lines else said, file=sys.stderr, flush=True)
+
+
 def json_line(phase: str, done: int, total: int) -> None:
     """Progress for programs that show their own bar: one JSON object on stderr."""
     print(json.dumps({"phase": phase, "done": done, "total": total}), file=sys.stderr, flush=True)

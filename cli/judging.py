@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.adding import saying, taken
+from cli.adding import nothing_to_do, saying, taken, whole_in
 from cli.common import (
     Json,
     collect_prompts,
     count,
     emit,
     kept,
+    note,
     parse_seeds,
     printable,
     progress_bar,
@@ -25,6 +26,7 @@ from cli.common import (
     wrapped,
 )
 from cli.watching import logged_bar
+from spectra.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,7 +95,7 @@ def evaluate(
         "unrelated": collect_prompts(None, unrelated) if unrelated else None, "data": data, "train": train,
         "networks": network, "steps": steps, "guidance": guidance, "resolution": resolution, "batch": batch,
     }  # fmt: skip
-    words = taken(out, asked)
+    words, before = taken(out, asked), whole_in(out)
     with kept(lambda: _kept_in(out)), logged_bar("evaluating") as progress:
         import adapt
 
@@ -101,6 +103,8 @@ def evaluate(
             adapters, out=out, names=name or None, device=device, progress=saying(words, progress),
             command=shlex.join(["adapt", *sys.argv[1:]]), **asked | {"networks": tuple(network or ["auto"])},
         )  # fmt: skip
+    if found.sizes["adapter"] == before:
+        note(nothing_to_do(adapters, out))
     from reports.evaluated import judged
 
     judgement = judged(out, found, (), json.loads(found.attrs["protocol"]))
@@ -114,13 +118,19 @@ def _prompts(given: list[str] | None, file: Path | None, out: Path) -> list[str]
     """The prompts that were given; None for those of the evaluation at `out`."""
     from spectra.storage.stores import exists
 
-    return collect_prompts(given, file) if given or file or not exists(out.expanduser()) else None
+    if given or file:
+        return collect_prompts(given, file)
+    if not exists(out.expanduser()):
+        raise UserError(
+            f"there is no evaluation at {out}, and a new one needs prompts: give --prompt TEXT (as often as you like) "
+            "or --prompts FILE, or correct --out"
+        )
+    return None
 
 
 def _kept_in(out: Path) -> str:
     """What an evaluation that was stopped leaves behind."""
     from adapt.evaluation.store import known_in
-    from spectra.errors import UserError
 
     try:
         whole = count(len(known_in(out)), "whole model")
@@ -238,6 +248,8 @@ def report(
         typer.echo(sentence(f"gate {found.expression!r}: {found.words}"), err=True)
     if failures:
         raise typer.Exit(GATE_FAILED)
+    if fail_if:
+        typer.echo(sentence(f"{count(len(fail_if), 'gate')}, none true"), err=True)
 
 
 def _print_report(made: Report, written: Path) -> None:

@@ -72,7 +72,7 @@ def _of_file(path: Path, given: str) -> Adapter:
 def _weights_file(path: Path, given: str, name: str) -> Adapter:
     kind = weights.kind_of_file(path)
     put_on = merged.put_file if kind == "full" else _put_lora
-    return Adapter(given, name, kind, weights.digest_of([path]), partial(put_on, file=path))
+    return Adapter(given, name, kind, weights.digest_of([path]), partial(_put_file, put_on=put_on, file=path))
 
 
 def _of_folder(path: Path, given: str) -> Adapter:
@@ -97,8 +97,8 @@ def _peft(path: Path, given: str) -> Adapter:
         for file in sorted(folder.glob("adapter_model.*")):
             weights.refuse_pickle(file)
         raise UserError(f"the adapter {given} has no {WEIGHTS_FILE}; save or copy it again")
-    kind = kind_of(folder)
-    name = str(record["name"]) if record else folder.resolve().name
+    kind, named = kind_of(folder), folder.resolve()
+    name = named.parent.name if record else named.name
     return Adapter(given, name, kind, _peft_digest([folder, *_encoders(folder)]),
                    partial(_put_peft, kind=kind, folder=folder), record)  # fmt: skip
 
@@ -192,6 +192,22 @@ def _put_peft(pipe: Any, kind: str, folder: Path) -> None:
     load_text_encoders(pipe, folder)
 
 
+def _put_file(pipe: Any, put_on: Callable[[Any, Path], None], file: Path) -> None:
+    """As `put_on`; what does not fit because it was taken out of a PEFT folder is said to be that.
+
+    Its names are no reason to refuse it before: for some pipelines diffusers reads them.
+    """
+    try:
+        put_on(pipe, file)
+    except Exception as error:  # diffusers objects to names that it does not know in many ways
+        if not weights.of_peft_folder(weights.names_in(file)):
+            raise
+        raise UserError(
+            f"it holds the weights of a PEFT folder without their settings; keep {CONFIG_FILE} beside {WEIGHTS_FILE}, "
+            "and give that folder"
+        ) from error
+
+
 def _put_lora(pipe: Any, file: Path) -> None:
     """diffusers' own loader; UserError unless every layer that the file names found a place."""
     from adapt.export.scheduled import load_lora
@@ -201,8 +217,10 @@ def _put_lora(pipe: Any, file: Path) -> None:
         raise UserError(f"diffusers loads no LoRA into a {type(pipe).__name__}; give a PEFT folder")
     load_lora(pipe, file, NAME)
     named, found = len(layers := weights.layers_of(weights.names_in(file))), _adapted_layers(pipe)
+    if found == 0:
+        raise UserError(f"none of its {named} layers is there (such as {min(layers)})")
     if found < named:
-        raise UserError(f"{named - found} of its {named} layers are not there (such as {min(layers)} or another)")
+        raise UserError(f"{named - found} of its {named} layers are not there")
 
 
 def _adapted_layers(pipe: Any) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
 
-from adapt.evaluation import store
+from adapt.evaluation import places, store
 from adapt.evaluation.adapters import BASE, Adapter, base, find
 from adapt.evaluation.attaching import attached, check_fit
 from adapt.evaluation.drawing import draw, forget
 from adapt.evaluation.measuring import look
-from adapt.evaluation.request import Request, labels_of, unrepeated
+from adapt.evaluation.request import Request, labels_of, repeated, unrepeated
 from adapt.evaluation.stage import Counts, Stage, begin, prepare
 from adapt.task import Progress, silent
 from spectra.storage import stores
@@ -65,11 +66,11 @@ def evaluate(
         resolution: side of the pictures in pixels; default: as the runs were trained, else the model's own.
         frames: of each clip, for video models; default: as the runs were trained, else the model's own.
         batch: pictures generated at once, by default 8.  Noise belongs to a seed alone, so only rounding depends on it.
-        names: labels of the adapters; default: the names of their runs, folders or files.
+        names: labels of the adapters; default: the names of their folders (a run is its folder) or files.
         device: such as "cuda:1"; default: the accelerator that is there, else the CPU.
         progress: called with (phase, done, total) of "encode", "sample", "validate" and "features".
         cache: folder of the encoding cache; default: the user's.
-        command: how this was called, for the record.
+        command: how this was called, for the record; the store keeps that of each adapter.
 
     Returns:
         The finished adapters, as `open_evaluation` gives them: image(adapter, sample, y, x, rgb) uint8, energy(adapter,
@@ -92,7 +93,10 @@ def evaluate(
     stores.check_writable(place)
     known = store.known_in(place) if stored else []
     found = [find(one) for one in unrepeated(adapters)]
-    labels = labels_of(found, names, known)
+    labels = labels_of(found, names, known, twice := repeated(adapters))
+    if twice:
+        said = " was" if len(twice) == 1 else " were each"
+        warnings.warn(f"{' and '.join(twice)}{said} given more than once, and counts once", UserWarning, stacklevel=2)
     stage = prepare(request, stored, place, found, kept, device, command, told)
     every = [(BASE, base()), *zip(labels, found, strict=True)]
     new = [one for one in every if one[0] not in {before.label for before in known}]
@@ -129,7 +133,8 @@ def _add(stage: Stage, place: Path, new: Sequence[tuple[str, Adapter]], told: Pr
             row = store.Row(place)
             row.put("adapter", label)  # so that readers can name what is not finished
             _measure(stage, row, label, place, reads_otherwise, counts)
-        row.finish(store.Known(label, adapter.kind, adapter.path, adapter.digest))
+        path = adapter.path and places.whole(adapter.path)
+        row.finish(store.Known(label, adapter.kind, path, adapter.digest), stage.protocol.command)
 
 
 def _measure(stage: Stage, row: store.Row, label: str, place: Path, reads_otherwise: bool, counts: Counts) -> None:

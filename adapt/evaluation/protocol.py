@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +12,10 @@ from spectra.storage.creation import differences
 
 STRICT = ("model_hash", "steps", "guidance", "sizes", "scheduler", "prompts", "seeds", "unrelated", "pictures", "grid")
 """What has to agree before adapters are added."""
+ASKED = {name: name for name in ("steps", "guidance", "prompts", "seeds")} | {
+    "sizes": "the resolution", "unrelated": "the unrelated prompts",
+}  # fmt: skip
+"""What is as in the store wherever it is not given, and how it is called."""
 ROUNDING = ("device", "batch", "versions")
 """What changes pictures by rounding alone."""
 
@@ -70,8 +74,16 @@ def check_same(stored: Protocol, now: Protocol, place: str) -> list[str]:
     before, after = (json.loads(one.to_json()) for one in (stored, now))
     found = differences(_named(before), _named(after))
     if found:
-        raise UserError(f"cannot add to {place}, which was made otherwise: {'; '.join(found)}; choose another place")
+        raise UserError(f"cannot add to {place}, which was made otherwise: {'; '.join(found)}; {_way_out(found)}")
     return differences({name: before[name] for name in ROUNDING}, {name: after[name] for name in ROUNDING})
+
+
+def _way_out(found: Sequence[str]) -> str:
+    """What to do about differences; those of `ASKED` alone are there because somebody gave another value."""
+    names = dict.fromkeys(one.partition(" ")[0].partition(".")[0] for one in found)
+    if not set(names) <= ASKED.keys():
+        return "choose another place"
+    return f"leave {' and '.join(ASKED[name] for name in names)} out to take what it has, or choose another place"
 
 
 def _named(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapt.config import TrainConfig
+from adapt.evaluation import places
 from adapt.evaluation.adapters import Adapter
 from adapt.evaluation.protocol import Protocol
 from adapt.evaluation.request import Request
@@ -57,6 +58,21 @@ class References:
 
 def sources_of(request: Request, stored: Protocol | None, adapters: Sequence[Adapter]) -> Sources:
     """Where the references are: as asked, as in the store, or the runs' own where all adapters are runs on the same."""
+    found = _sources_of(request, stored, adapters)
+    reading = None if found.reading is None else dict(found.reading)
+    for name in ("data", "heldout"):
+        if reading and reading.get(name) is not None:
+            reading[name] = places.of_data(str(reading[name]))
+    return Sources(found.data and places.of_data(found.data), found.train and places.of_data(found.train), reading)
+
+
+def taken_from(stored: Protocol | None, sources: Sources) -> list[str]:
+    """Those of the sources that an evaluation names that is there already."""
+    said = set() if stored is None else {stored.data, stored.train}
+    return [place for place in (sources.data, sources.train) if place is not None and place in said]
+
+
+def _sources_of(request: Request, stored: Protocol | None, adapters: Sequence[Adapter]) -> Sources:
     if request.data is not None or request.train is not None:
         return _given(request.data, request.train)
     if stored is not None:

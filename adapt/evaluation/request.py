@@ -88,12 +88,18 @@ def model_of(request: Request, stored: Protocol | None, adapters: Sequence[Adapt
     """The base model; UserError where nobody names it, or runs name several."""
     if request.model is not None or stored is not None:
         return request.model or (stored.model if stored else "")
-    named = {str(adapter.record["model"]) for adapter in adapters if adapter.record}
+    named = {str(adapter.record["model"]): str(adapter.record["model_hash"]) for adapter in adapters if adapter.record}
     if len(named) > 1:
-        raise UserError(f"the runs belong to {len(named)} models ({', '.join(sorted(named))}); give the model")
+        listed = ", ".join(sorted(named))
+        if len(set(named.values())) == 1:
+            raise UserError(f"the runs name their model in {len(named)} ways ({listed}); give the model")
+        raise UserError(
+            f"the runs belong to {len(named)} models ({listed}), and an evaluation has one; evaluate the runs of each "
+            "model into a place of its own"
+        )
     if not named:
         raise UserError("no run among the adapters says which model they belong to; give the model")
-    return named.pop()
+    return next(iter(named))
 
 
 def steps_of(request: Request, stored: Protocol | None, settings: Sequence[Mapping[str, Any]]) -> int:
@@ -136,8 +142,12 @@ def _frames(pipe: Any) -> int | None:
     return int(told) if isinstance(told, int) else config.get("num_frames")
 
 
-def labels_of(adapters: Sequence[Adapter], names: Sequence[str] | None, known: Sequence[Known]) -> list[str]:
+def labels_of(
+    adapters: Sequence[Adapter], names: Sequence[str] | None, known: Sequence[Known], repeated: Sequence[str] = ()
+) -> list[str]:
     """A label for each adapter: that of the store, the one given, or its name, with a number where that is taken.
+
+    `repeated` are those that were given more than once.
 
     Raises:
         UserError: too many or too few names, one that is given twice or taken, or another for an adapter that has one;
@@ -145,7 +155,8 @@ def labels_of(adapters: Sequence[Adapter], names: Sequence[str] | None, known: S
     """
     if names is not None and len(names) != len(adapters):
         many = "adapter" if len(adapters) == 1 else "adapters"
-        raise UserError(f"{len(names)} names were given for {len(adapters)} {many}; give one each")
+        again = f" ({', '.join(repeated)} was given more than once)" if repeated else ""
+        raise UserError(f"{len(names)} names were given for {len(adapters)} {many}{again}; give one each")
     found: list[str] = []
     for place, adapter in enumerate(adapters):
         wanted = None if names is None else str(names[place]).strip()
@@ -194,6 +205,15 @@ def unrepeated(given: Iterable[str | Path]) -> list[str]:
     words = dict.fromkeys(str(one) for one in given)
     places = {Path(word).expanduser().resolve(): word for word in reversed(words)}
     return [word for word in words if places[Path(word).expanduser().resolve()] == word and _is_adapter(word)]
+
+
+def repeated(given: Iterable[str | Path]) -> list[str]:
+    """The adapters that were named more than once, by whatever path, each by its first."""
+    words = [str(one) for one in given]
+    places = [Path(word).expanduser().resolve() for word in words]
+    again = [place for at, place in enumerate(places) if place in places[:at]]
+    found = [words[places.index(place)] for place in dict.fromkeys(again)]
+    return [word for word in found if _is_adapter(word)]
 
 
 def _is_adapter(word: str) -> bool:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adapt.evaluation import places, store
 from adapt.evaluation import references as reference_pictures
-from adapt.evaluation import store
 from adapt.evaluation.adapters import Adapter
 from adapt.evaluation.drawing import Tick, pilot
 from adapt.evaluation.measuring import STEP, Bench, Fixed, attributes_of, features_of
@@ -90,15 +90,18 @@ def prepare(
     asked = stored.networks_asked if stored and request.networks == ["auto"] else request.networks
     networks = _networks(asked, name, (sizes["height"], sizes["width"]), pipe)
     config = reference_pictures.config_of(sources, sizes, name, out, cache)
-    references = reference_pictures.load(sources, config, pipe, told)
+    with places.named_by(out, reference_pictures.taken_from(stored, sources)):
+        references = reference_pictures.load(sources, config, pipe, told)
     bench = Bench.of(pipe, config, references, identity)
     protocol = Protocol(
-        model=name, model_hash=identity, steps=steps, guidance=guidance_of(request, stored, settings), sizes=sizes,
+        model=places.of_model(name), model_hash=identity, steps=steps,
+        guidance=guidance_of(request, stored, settings), sizes=sizes,
         scheduler={"class": type(pipe.scheduler).__name__, "config": _plain(pipe.scheduler.config)},
         device=str(pipe.device.type), batch=request.batch, prompts=request.prompts, seeds=request.seeds,
         unrelated=request.unrelated, data=sources.data, train=sources.train, reading=_plain(sources.reading or {}),
         pictures=references.facts(), grid=bench.facts() if bench else {},
-        networks=[network.to_dict() for network in networks], networks_asked=list(asked), versions=versions(),
+        networks=[network.to_dict() for network in networks], networks_asked=[*map(places.of_network, asked)],
+        versions=versions(),
         command=command,
     )  # fmt: skip
     if stored is not None:

@@ -30,8 +30,10 @@ PROBE = "probe"
 CHUNK_BYTES = 4 << 20
 """Of the pictures in one chunk, uncompressed."""
 LABELS = ("adapter", "kind", "path", "digest")
+COMMAND = "command"
+"""How the call was made that added an adapter; empty for a call from Python."""
 COORDINATES = (
-    "kind", "path", "digest", "prompt", "seed", "part", "scale_low", "scale_high", "frequency", "noise_level",
+    "kind", "path", "digest", COMMAND, "prompt", "seed", "part", "scale_low", "scale_high", "frequency", "noise_level",
     "log_snr", "reference_caption", "reference_part",
 )  # fmt: skip
 """Coordinates beside those that are named as their dimension."""
@@ -114,7 +116,7 @@ def create(
     with stores.new_group(path, notes) as group:
         for name, (dims, values) in fixed.items():
             _write_fixed(group, name, dims, values)
-        labels = {name: Growing((), (), "string") for name in LABELS}
+        labels = {name: Growing((), (), "string") for name in (*LABELS, COMMAND)}
         every = labels | dict(growing) | {"status": Growing((), (), "uint8")}
         for name, one in every.items():
             _create(group, name, ("adapter", *one.dims), (0, *one.shape), one.dtype, row=True)
@@ -138,6 +140,8 @@ class Row:
     def __init__(self, path: Path) -> None:
         self.path, self.group = path, _group(path, "r+")
         self.index = _whole(self.group)
+        if COMMAND not in self.group:  # a store of before it was kept
+            _create(self.group, COMMAND, ("adapter",), (self.index,), "string", row=True)
         names = sorted(self.group.array_keys())
         self.arrays = {name: _array(self.group, name) for name in names}
         for array in self.arrays.values():
@@ -156,8 +160,9 @@ class Row:
         """What was written of a variable, `start` .. `stop` along its next dimension."""
         return np.asarray(self.arrays[name][self.index, start:stop])
 
-    def finish(self, known: Known) -> None:
-        """Labels, then the status, then the metadata that readers go by."""
+    def finish(self, known: Known, command: str = "") -> None:
+        """Labels and the command that added it, then the status, then the metadata that readers go by."""
+        self.put(COMMAND, command)
         for name, value in zip(LABELS, (known.label, known.kind, known.path, known.digest), strict=True):
             self.put(name, value)
         self.put("status", 1)

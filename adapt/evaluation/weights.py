@@ -21,6 +21,7 @@ DOWN = (
 """Endings of the first factor of a layer, as PEFT, kohya and older versions of diffusers write it."""
 FOREIGN = {"hada_w1": "LoHa", "lokr_w1": "LoKr", "oft_blocks": "OFT", "oft_diag": "OFT"}
 """Part of a name -> kind of adapter that kohya's trainers write and diffusers does not read."""
+PEFT_PREFIX = "base_model.model."
 MAGNITUDES = ("lora_magnitude_vector", "dora_scale")
 
 
@@ -62,6 +63,11 @@ def kind_of_file(file: Path) -> str:
 def layers_of(names: Iterable[str]) -> set[str]:
     """The layers that a LoRA file names, each in the words of its writer."""
     return {name.removesuffix(ending) for name in names for ending in DOWN if name.endswith(ending)}
+
+
+def of_peft_folder(names: Iterable[str]) -> bool:
+    """True for tensors named as PEFT names them in its folders, whose settings are in a file beside them."""
+    return any(name.startswith(PEFT_PREFIX) for name in names)
 
 
 def digest_of(files: Iterable[Path]) -> str:

@@ -11,7 +11,7 @@ from adapt import open_evaluation
 from adapt.evaluation.protocol import Protocol
 from adapt.evaluation.store import read_protocol
 from cli import adding, watching
-from tests.adapt.evaluation.kinds import denoiser_file
+from tests.adapt.evaluation.kinds import denoiser_file, merged, strong_lora
 from tests.cli.test_evaluate_command import copied, files, words
 from tests.conftest import Command
 
@@ -27,7 +27,26 @@ def test_an_adapter_is_added_without_saying_again_how_the_others_were_made(comma
     )
     assert open_evaluation(out).adapter.values.tolist() == ["base", "strong", "merged", "weights"]
     again = command("adapt", "evaluate", denoiser_file(), *words(), "--out", out)
-    assert (again.code, again.err) == (0, "")  # everything was given as it is, and nothing was made
+    assert (again.code, again.err) == (0, f"Nothing to do: {denoiser_file()} is in {out} already.\n")
+
+
+def test_programs_that_read_lines_of_json_get_nothing_else(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPECTRA_PROGRESS", "lines")
+    out = copied(tmp_path)
+    asked = ("adapt", "evaluate", denoiser_file(), merged(), "--out", out)
+    said = [[json.loads(line) for line in command(*asked).err.splitlines()] for _ in range(2)]
+    notes = [[line["note"] for line in lines if "note" in line] for lines in said]
+    assert [len(one) for one in notes] == [1, 1]
+    assert notes[0][0].startswith(f"Taken from {out}: model ")
+    assert notes[1] == [f"Nothing to do: all 2 adapters are in {out} already."]
+    assert {"phase", "done", "total"} == set().union(*(line for line in said[0] if "note" not in line))
+
+
+def test_an_adapter_that_is_given_twice_is_said_in_one_line(command: Command, tmp_path: Path) -> None:
+    done = command("adapt", "evaluate", strong_lora(), strong_lora(), *words(), "--out", copied(tmp_path))
+    assert f"{strong_lora()} was given more than once, and counts once." in done.err
 
 
 def test_what_differs_is_refused_in_one_sentence_and_the_rest_is_left_out(command: Command, tmp_path: Path) -> None:
@@ -41,7 +60,7 @@ def test_what_differs_is_refused_in_one_sentence_and_the_rest_is_left_out(comman
 
 def test_a_new_evaluation_is_asked_for_prompts(command: Command, tmp_path: Path) -> None:
     said = command("adapt", "evaluate", denoiser_file(), "--out", tmp_path / "new.zarr").refused()
-    assert "there is no prompt; give --prompt TEXT" in said
+    assert f"there is no evaluation at {tmp_path / 'new.zarr'}, and a new one needs prompts: give --prompt TEXT" in said
 
 
 def test_a_place_with_something_else_is_refused(command: Command, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_the_same_again_as_json_changes_nothing_and_says_what_the_report_says(co
     before = files(out)
     done = command("adapt", "evaluate", strong_lora(), merged(), *words(), "--out", out, "--json")
     found = json.loads(done.out)
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.err) == (0, f"Nothing to do: all 2 adapters are in {out} already.\n")
     assert files(out) == before
     expected = [(one.name, one.adapter, one.value.value) for one in summarise(open_evaluation(out))]
     assert [(one["name"], one["adapter"], one["value"]["value"]) for one in found["measures"]] == expected

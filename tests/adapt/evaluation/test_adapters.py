@@ -134,6 +134,18 @@ def test_names_and_digests_are_those_of_runs_folders_and_files() -> None:
     assert find(by_hand("lora", text=True)).name == "lora-text"
 
 
+def test_a_run_that_was_copied_is_named_by_its_folder_as_everything_else_is(tmp_path: Path) -> None:
+    shutil.copytree(run("lora"), tmp_path / "copy")
+    assert find(tmp_path / "copy").name == find(tmp_path / "copy" / "adapter").name == "copy"
+
+
+@pytest.mark.parametrize("make", [strong_lora, lambda: by_hand("fera")])
+def test_weights_out_of_a_peft_folder_are_said_to_lack_their_settings(make: Any, tmp_path: Path) -> None:
+    shutil.copy(make() / "adapter_model.safetensors", tmp_path / "third.safetensors")
+    with pytest.raises(UserError, match=r"of a PEFT folder without their settings; keep adapter_config\.json beside"):
+        check_fit(pipeline(), find(tmp_path / "third.safetensors"))
+
+
 def test_other_weights_or_settings_give_another_digest(tmp_path: Path) -> None:
     for name in ("weights", "settings"):
         shutil.copytree(strong_lora(), tmp_path / name)
@@ -208,6 +220,13 @@ def wider(at: Path) -> Path:
 def larger_lora(at: Path) -> Path:
     found = load_file(exported("static-lora") / "pytorch_lora_weights.safetensors")
     return saved({name: torch.cat([value, value], 1) for name, value in found.items()}, at / "larger.safetensors")
+
+
+def test_layers_that_are_all_missing_are_said_to_be_none(tmp_path: Path) -> None:
+    found = load_file(exported("static-lora") / "pytorch_lora_weights.safetensors")
+    renamed = {name.replace("unet.", "transformer."): value for name, value in found.items()}
+    with pytest.raises(UserError, match=r"none of its \d+ layers is there \(such as transformer\.\S+\)$"):
+        check_fit(pipeline(), find(saved(renamed, tmp_path / "other.safetensors")))
 
 
 def more_layers(at: Path) -> Path:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import spectra
 from adapt.evaluation.adapters import find
-from adapt.evaluation.request import labels_of, unrepeated
-from adapt.evaluation.store import known_in
+from adapt.evaluation.protocol import check_same, read
+from adapt.evaluation.request import labels_of, repeated, unrepeated
+from adapt.evaluation.store import known_in, open_evaluation
 from spectra.errors import UserError
 from tests.adapt.evaluation.kinds import by_hand, evaluated, files, merged, strong_lora, two
 from tests.adapt.small import data
@@ -103,3 +107,40 @@ def test_an_adapter_that_is_given_twice_is_one(tmp_path: Path) -> None:
         "base",
     ]
     assert unrepeated(given) == [str(strong_lora())]
+    assert repeated(given) == [str(strong_lora())]
+    assert repeated([merged(), strong_lora(), "base", "base"]) == []
+
+
+def test_an_adapter_that_is_given_twice_is_said_to_count_once(tmp_path: Path) -> None:
+    shutil.copytree(two()[0], tmp_path / "a.zarr")
+    asked = [strong_lora(), strong_lora()]
+    with pytest.warns(UserWarning, match="strong was given more than once, and counts once"):
+        assert evaluated(tmp_path / "a.zarr", asked, unrelated=["a house"]).sizes["adapter"] == 3
+    with pytest.raises(UserError, match=r"2 names were given for 1 adapter \(.*strong was given more than once\)"):
+        evaluated(tmp_path / "b.zarr", asked, names=["a", "b"])
+
+
+def test_what_can_be_left_out_is_said_to_be(tmp_path: Path) -> None:
+    stored = read(two()[1].attrs["protocol"])
+    with pytest.raises(UserError, match="leave seeds and the unrelated prompts out to take what it has, or choose"):
+        check_same(stored, replace(stored, seeds=[1], unrelated=[]), "a.zarr")
+    with pytest.raises(UserError, match=r"is \[1\]; choose another place$"):
+        check_same(stored, replace(stored, model_hash="other", seeds=[1]), "a.zarr")
+
+
+def test_a_store_keeps_the_command_of_each_call_that_added_adapters_even_an_old_one(tmp_path: Path) -> None:
+    place = tmp_path / "a.zarr"
+    evaluated(place, [strong_lora()], prompts=["a"], seeds=[0], steps=1, command="one")
+    found = evaluated(place, [merged()], prompts=["a"], seeds=[0], steps=1, command="two")
+    assert found.command.values.tolist() == ["one", "one", "two"]
+    assert "command" in found.coords
+    old = tmp_path / "old.zarr"
+    shutil.copytree(two()[0], old)
+    shutil.rmtree(old / "command")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(zarr.open_group(old, mode="r+", use_consolidated=False).store)
+    assert "command" not in open_evaluation(old)
+    added = evaluated(old, [by_hand("fera")], unrelated=["a house"], command="three")
+    assert added.command.values.tolist() == ["", "", "", "three"]
+    xr.testing.assert_identical(added.drop_vars("command").isel(adapter=slice(3)), two()[1].drop_vars("command"))

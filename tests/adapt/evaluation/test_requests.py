@@ -81,6 +81,19 @@ def test_what_is_left_open_is_as_in_the_runs() -> None:
     assert sources_of(open_, None, [mine, find(strong_lora())]) == Sources()
 
 
+def test_runs_of_several_models_are_told_apart_and_only_several_names_of_one_are_asked_about() -> None:
+    mine, open_ = find(run("lora")), Request(None, ["a"], [0], [], None, None, ["none"], None, None, None, None, 8)
+    assert mine.record is not None
+    other = replace(mine, record=mine.record | {"model": "other"})
+    with pytest.raises(UserError, match=r"name their model in 2 ways \(.*other.*\); give the model$"):
+        model_of(open_, None, [mine, other])
+    apart = replace(mine, record=mine.record | {"model": "other", "model_hash": "0"})
+    with pytest.raises(
+        UserError, match=r"belong to 2 models .* evaluate the runs of each model into a place of its own"
+    ):
+        model_of(open_, None, [mine, apart])
+
+
 @pytest.mark.slow
 def test_evaluations_of_runs_are_as_the_runs_were_and_stay_so(tmp_path: Path) -> None:
     found = evaluated(tmp_path / "a.zarr", [run("lora")], model=None, steps=None, seeds=[0], prompts=["a"])

@@ -111,6 +111,8 @@ def test_a_gain_that_may_be_none_is_not_called_information(prior: Prior) -> None
     assert "not beyond doubt: -0.71 (-3.57 to 2.14) nats" in told
     assert "below 0 they mislead" in told
     assert "hold" not in told
+    assert "does not gainsay the nats above" in told
+    assert "gainsay" not in words(prior)
 
 
 def test_bands_that_emerge_beyond_the_probed_levels_are_said_to(prior: Prior) -> None:
