@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from reports.cells import Cells, against_base_cells, energies_of
 from reports.evaluated import BASE, Evaluation
@@ -42,11 +43,12 @@ def verdict_on(found: Evaluation, harm: Sequence[Said] = ()) -> tuple[list[Said]
     if not found.pairs:
         based = [label for label in found.distinct if not same(found, label, BASE)]
         return [*alike, *(about_base_model(found, label) for label in based)], False
-    best, base = best_of(found), [*against_base(found), *harm]
+    but = ", but at some noise levels the error is higher" * bool(harm)
+    best, base = best_of(found), [replace(one, claim=one.claim + but) for one in against_base(found)]
     old = [pair for pair in found.pairs if best and told_by_best(found, *pair)]
     news = [headline(found, *pair) for pair in found.pairs if pair not in old]
     first, rest = (best, news) if best else (news[:1], news[1:])
-    return [*first, *alike, *base, *rest], bool(old)
+    return [*first, *alike, *base, *harm, *rest], bool(old)
 
 
 def told_by_best(found: Evaluation, a: str, b: str) -> bool:
