@@ -95,8 +95,7 @@ def evaluate(
     found = [find(one) for one in unrepeated(adapters)]
     labels = labels_of(found, names, known, twice := repeated(adapters))
     if twice:
-        said = " was" if len(twice) == 1 else " were each"
-        warnings.warn(f"{' and '.join(twice)}{said} given more than once, and counts once", UserWarning, stacklevel=2)
+        warnings.warn(f"given more than once, counted once: {', '.join(twice)}", UserWarning, stacklevel=2)
     stage = prepare(request, stored, place, found, kept, device, command, told)
     every = [(BASE, base()), *zip(labels, found, strict=True)]
     new = [one for one in every if one[0] not in {before.label for before in known}]

@@ -101,8 +101,8 @@ def goal_words(found: Sequence[Speed]) -> str:
     if math.isinf(least):
         return "No arm reached LoRA's final error in any cell."
     return (
-        f"No arm reached the goal, LoRA's final error in {GOAL} of its steps: the least of {len(shares)} shares was "
-        f"{steps(taken[arm, cell])}, of {ARM_WORDS.get(arm, arm)} on {cell_name(cell)}."
+        f"No arm reached the goal, LoRA's final error in {GOAL} of its steps: the least share, over all arms and "
+        f"cells, was {steps(taken[arm, cell])}, of {ARM_WORDS.get(arm, arm)} on {cell_name(cell)}."
     )
 
 

@@ -46,7 +46,7 @@ def test_programs_that_read_lines_of_json_get_nothing_else(
 
 def test_an_adapter_that_is_given_twice_is_said_in_one_line(command: Command, tmp_path: Path) -> None:
     done = command("adapt", "evaluate", strong_lora(), strong_lora(), *words(), "--out", copied(tmp_path))
-    assert f"{strong_lora()} was given more than once, and counts once." in done.err
+    assert f"given more than once, counted once: {strong_lora()}." in done.err
 
 
 def test_what_differs_is_refused_in_one_sentence_and_the_rest_is_left_out(command: Command, tmp_path: Path) -> None:
