@@ -74,6 +74,8 @@ IDEAS = (
     _idea("experts of LoHa's kind, of equal parameters", "fera-loha", rates=WIDE, expert="loha", rank=6),
     _idea("FeRA with LoHa's kind of experts instead of LoHa", "fera-loha", "loha", rates=WIDE, expert="loha", rank=6),
     _idea("the same, by the clock", "fera-loha-clock", "loha", rates=WIDE, expert="loha", rank=6, router="clock"),
+    _idea("the clock instead of the energies, experts of LoHa's kind", "fera-loha-clock", "fera-loha", rates=WIDE,
+          expert="loha", rank=6, router="clock"),
     _lora("a quarter of the parameters", "lora-rank3", rank=3),
     _idea("FeRA instead of LoRA, both with a quarter of the parameters", "fera-rank3", "lora-rank3", rank=3),
     _idea("FeRA by the clock instead of LoRA, both with a quarter of the parameters", "fera-clock-rank3", "lora-rank3",

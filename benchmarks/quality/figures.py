@@ -29,8 +29,10 @@ STYLE: Any = {
 COLOURS = ("#1f2a44", "#0072b2", "#d55e00", "#009e73", "#aa4499", "#8c6d1f")
 """Okabe and Ito's, without the light ones; the first is LoRA's."""
 MARKERS = ("o", "s", "D", "^", "v", "X")
-SHOWN = ("lora", "fera-prior", "fera-random", "fera-clock", "fera-published", "dora")
+SHOWN = ("lora", "fera-prior", "fera-random", "fera-clock", "fera-published", "loha")
 """Arms of the learning curves and of the errors by noise level."""
+FAR = 0.1
+"""A ratio so far from 1 is written at the frame's end: a frame that held it would flatten all others."""
 TICKS = (0.005, 0.01, 0.02, 0.04, 0.05, 0.1, 0.2, 0.5)
 """How far from 1 the ticks of the forest may be."""
 
@@ -52,11 +54,10 @@ def canvas(count: int, columns: int, size: tuple[float, float], **shared: Any) -
 
 
 def reach(ratios: Sequence[Ratio]) -> float:
-    """How far from 1 a frame goes: to the last end of an interval that is no outlier."""
-    ends = np.array([[ratio.value, ratio.low, ratio.high] for ratio in ratios])
-    apart = np.abs(ends[np.isfinite(ends)] - 1)
-    first, third = np.quantile(apart, (0.25, 0.75))
-    return max(1.06 * float(apart[apart <= third + 2 * (third - first)].max()), 0.01)
+    """How far from 1 a frame goes: to the last end of an interval of a ratio that is not `FAR` from it."""
+    near = [ratio for ratio in ratios if abs(ratio.value - 1) < FAR] or ratios
+    apart = np.abs(np.array([[ratio.value, ratio.low, ratio.high] for ratio in near]) - 1)
+    return max(1.06 * float(apart[np.isfinite(apart)].max()), 0.01)
 
 
 def forest(compared: Sequence[Compared]) -> Figure:

@@ -21,7 +21,18 @@ from benchmarks.quality.contrasts import by_level, have
 from benchmarks.quality.design import FULL, QUICK, Design
 from benchmarks.quality.drawn import closer, right_difference
 from benchmarks.quality.short import in_short
-from benchmarks.quality.summary import MAIN, REFERENCE, against_lora, answers, csv, leads, lines, speeds, sweeps
+from benchmarks.quality.summary import (
+    MAIN,
+    REFERENCE,
+    against_lora,
+    answers,
+    beside_lora,
+    csv,
+    leads,
+    lines,
+    speeds,
+    sweeps,
+)
 from benchmarks.quality.words import ARM_WORDS, cell_name, listed, percent
 from spectra.analysis.statistics import holm
 
@@ -47,7 +58,8 @@ def context(
         "spectrum_table": tables.spectrum_table(data), "spectrum_words": spectrum_words(data),
         "sweep_table": tables.sweep_table(swept), "sweep_words": verdict.sweep_words(swept),
         "gate_table": gating.table(data), "rate_words": verdict.rate_words(swept),
-        "ideas_table": tables.ideas_table(leads(data)), "ideas_sweep": tables.sweep_table(further),
+        "ideas_table": tables.ideas_table(leads(data)),
+        "beside_table": tables.beside_table(beside_lora(data, costs)), "ideas_sweep": tables.sweep_table(further),
         "why_table": why.table(looked), "control": control_numbers.section(data),
         "notes": (HERE / "notes.md").read_text().strip(),
     }  # fmt: skip

@@ -11,7 +11,7 @@ import xarray as xr
 from benchmarks.quality import contrasts
 from benchmarks.quality.contrasts import Steps, have, in_cell, over_cells, pooled, steps_to_reach
 from benchmarks.quality.design import FULL
-from benchmarks.quality.extra import ARMS, IDEAS
+from benchmarks.quality.extra import ARMS, EXTRA, IDEAS
 from benchmarks.quality.numbers import Cell, arms_of, cells, rows_of, sweep_of
 from reports.statistics import Ratio, corrected
 
@@ -144,6 +144,12 @@ def leads(numbers: xr.Dataset) -> list[Compared]:
     return compare(numbers, [(idea.arm.name, idea.against) for idea in IDEAS])
 
 
+def beside_lora(numbers: xr.Dataset, cost: Mapping[str, Mapping[str, float]]) -> list[tuple[Compared, Speed]]:
+    """The arms beyond the plan against LoRA, as the planned ones are; a Holm family of their own."""
+    arms = [arm for arm in arms_of(numbers) if arm in EXTRA and "steps" not in EXTRA[arm].settings]
+    return [(one, speed(numbers, one.a, cost)) for one in compare(numbers, [(arm, REFERENCE) for arm in arms])]
+
+
 def speeds(numbers: xr.Dataset, cost: Mapping[str, Mapping[str, float]]) -> list[Speed]:
     """Steps and time to LoRA's final error, of every arm but LoRA that has runs of the planned length."""
     return [speed(numbers, arm, cost) for arm in arms_of(numbers) if arm in FULL.arms and arm != REFERENCE]
@@ -184,6 +190,8 @@ def lines(numbers: xr.Dataset, cost: Mapping[str, Mapping[str, float]]) -> list[
         found += [line for one in compared for line in ratio_lines(table, one)]
     for one in speeds(numbers, cost):
         found += speed_lines(one)
+    for compared, fast in beside_lora(numbers, cost):
+        found += [*ratio_lines("ideas_against_lora", compared), *speed_lines(fast)]
     return found
 
 

@@ -96,6 +96,20 @@ def ideas_table(found: Sequence[Compared]) -> str:
     return words.table(heads, rows)
 
 
+def beside_table(found: Sequence[tuple[Compared, Speed]]) -> str:
+    """Arms beyond the plan beside LoRA: error, steps to its final error, time of a step."""
+    where = list(found[0][0].each) if found else []
+    rows = [
+        [f"`{one.a}`", words.ratio(one.all, bold=True) + partly(one), probability(one.all.p_corrected),
+         *(words.steps(fast.steps.get(cell)) for cell in where),
+         " / ".join(f"{c:.2f}" for c in fast.cost.values()) or "-", words.ratio(fast.budget)]
+        for one, fast in found if one.all is not None
+    ]  # fmt: skip
+    heads = ["arm", "error, ratio to LoRA's", "p (Holm)", *(f"steps, {cell_name(cell)}" for cell in where),
+             "time of a step", "error within LoRA's time"]  # fmt: skip
+    return words.table(heads, rows)
+
+
 def text_table(numbers: xr.Dataset) -> str:
     """Shares of named attributes that are right, by arm and cell, and the difference to LoRA."""
     where = cells(numbers)

@@ -42,6 +42,7 @@ def test_one_command_makes_page_figures_and_numbers(tmp_path: Path, argv: None) 
     assert "half of the rank is always on | `fera-shared` / `fera-prior`" in ideas[1]
     assert "fera-shared" not in ideas[0]  # neither in the planned tables nor in the table of their sweeps
     assert "| mini, style | `fera-shared` |" in ideas[1]
+    assert any(line.startswith("| `fera-shared` | **0.") for line in ideas[1].splitlines())
     assert "- **Is a start from the prior better than a random one?** The prior" in page
     assert not any(word in page for word in ("nan", "None", "{{", "{%"))
     for name in ("forest", "levels", "curves"):

@@ -59,6 +59,20 @@ def test_speed_counts_steps_and_the_time_of_a_step() -> None:
     assert found["dora"].steps["mini", "style"].value == np.inf
 
 
+def test_arms_beyond_the_plan_stand_beside_lora_in_tables_of_their_own() -> None:
+    found = numbers.collect(experiment(Path(mkdtemp()), {"lora": 1.0, "fera-prior": 0.99, "fera-shared": 0.9}))
+    ((one, fast),) = summary.beside_lora(found, COST)
+    assert one.a == fast.arm == "fera-shared"
+    assert one.all is not None
+    assert one.all.value == pytest.approx(0.9, rel=5e-3)
+    assert fast.steps["mini", "style"].value == pytest.approx(0.5 + 0.5 * (1.8 - 1) / 0.9, abs=0.01)
+    assert "fera-shared" not in {one.a for one in summary.against_lora(found)} | {
+        s.arm for s in summary.speeds(found, COST)
+    }
+    rows = [line for line in summary.lines(found, COST) if line.arm == "fera-shared"]
+    assert {line.table for line in rows} >= {"ideas_against_lora", "speed"}
+
+
 def test_a_sweep_knows_its_best_rate_and_whether_it_lies_inside() -> None:
     one = summary.Swept(("mini", "style"), "lora", {0.004: 1.2, 0.008: 1.0, 0.016: np.inf})
     assert (one.best, one.inside) == (0.008, True)
