@@ -43,7 +43,7 @@ def trainers(runs: Path, model: str, arms: list[str], scratch: Path, stack: Exit
     made: dict[str, Any] = {}
     accelerator = None
     for arm in arms:
-        job = Job(model, FULL.tasks[0], arm, ARMS[arm].rates[0], 0, False)
+        job = Job(model, FULL.tasks[0], arm, ARMS[arm].rates[0], 0, "sweep")
         config = TrainConfig(**(config_of(job, FULL, runs) | {"out": str(scratch / model / arm)}))
         if accelerator is None:
             stack.enter_context(processes.threads(config.threads))

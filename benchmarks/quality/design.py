@@ -2,7 +2,8 @@
 
 A cell is one model on one task.  In each cell every arm first runs at several learning rates with a seed and held-out
 pictures of its own (the sweep); its best rate is then trained with the final seeds and measured on other held-out
-pictures.  So no number of the result was used to choose what it judges.
+pictures.  So no number of the result was used to choose what it judges.  What was found beyond the plan is trained once
+more with new seeds and measured on pictures that were not looked at before (the confirmation).
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ ARMS = {
 """The arms in the order in which they are trained.  LoRA and FeRA have equal trainable parameters within 1 %."""
 
 
+HELD_OUT = {"sweep": "tune", "final": "heldout", "confirm": "fresh"}
+"""Stage of the experiment -> folder of the held-out pictures that it is measured on; no two share a picture."""
+
+
 @dataclass(frozen=True)
 class Design:
     """One experiment."""
@@ -71,6 +76,8 @@ class Design:
     """Held-out captions that each final run draws."""
     probed: int = 12
     """Captions of the task that the base model is probed with."""
+    stage: str = "final"
+    """What the runs at the best rates are: `final` or `confirm`."""
 
     def settings(self) -> dict[str, Any]:
         """What all runs have in common."""
@@ -86,6 +93,8 @@ QUICK = replace(
     samples=4, pictures=2, probed=2,
 )  # fmt: skip
 """Minutes: proves that the road works, says nothing of the methods."""
+CONFIRM = replace(FULL, arms=("lora", "loha", "fera-loha-clock"), seeds=(5, 6, 7, 8, 9), stage="confirm")
+"""The best arm beyond the plan and what it has to beat, at the rates that their sweeps chose."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +106,23 @@ class Job:
     arm: str
     rate: float
     seed: int
-    final: bool
+    stage: str
+    """A name of `HELD_OUT`."""
 
     @property
     def folder(self) -> str:
         """Where it lies in the experiment's folder."""
-        stage = "final" if self.final else "sweep"
-        return f"{stage}/{self.model}/{self.task}/{self.arm}/{self.rate:g}/seed{self.seed}"
+        return f"{self.stage}/{self.model}/{self.task}/{self.arm}/{self.rate:g}/seed{self.seed}"
 
 
 def sweep(design: Design, model: str, task: str, arm: str, rates: Sequence[float]) -> list[Job]:
     """The runs that look for the best rate of one arm in one cell."""
-    return [Job(model, task, arm, rate, seed, False) for rate in rates for seed in design.sweep_seeds]
+    return [Job(model, task, arm, rate, seed, "sweep") for rate in rates for seed in design.sweep_seeds]
 
 
 def finals(design: Design, model: str, task: str, arm: str, rate: float) -> list[Job]:
     """The runs that count."""
-    return [Job(model, task, arm, rate, seed, True) for seed in design.seeds]
+    return [Job(model, task, arm, rate, seed, design.stage) for seed in design.seeds]
 
 
 def next_rates(errors: dict[float, float], widest: int = 2) -> list[float]:

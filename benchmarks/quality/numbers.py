@@ -43,7 +43,7 @@ class Place:
 
 
 def places(runs: Path, stage: str) -> Iterator[Place]:
-    """Folders of a stage (`sweep` or `final`) that hold a finished or a failed run, in a fixed order."""
+    """Folders of a stage (`sweep`, `final` or `confirm`) that hold a finished or a failed run, in a fixed order."""
     for folder in sorted((runs / stage).glob("*/*/*/*/seed*")):
         model, task, arm, rate, seed = folder.parts[-5:]
         if arm in ARMS and ((folder / "run.json").is_file() or (folder / FAILED).is_file()):
@@ -56,13 +56,19 @@ def collect(runs: Path) -> xr.Dataset:
     Raises:
         UserError: there is no finished final run.
     """
-    finals = [place for place in places(runs, "final") if (place.folder / "run.json").is_file()]
-    if not finals:
+    data = finished(runs, "final")
+    if data is None:
         raise UserError(
             f"{runs} holds no finished final run; run `python -m benchmarks.quality.run --out {runs}` first"
         )
-    data = xr.concat([read_final(place) for place in finals], "run", join="outer", coords="minimal", compat="override")
     return data.assign(trials(runs))
+
+
+def finished(runs: Path, stage: str) -> xr.Dataset | None:
+    """The finished runs of a stage, along `run`; None where there are none."""
+    there = [place for place in places(runs, stage) if (place.folder / "run.json").is_file()]
+    read = [read_final(place) for place in there]
+    return xr.concat(read, "run", join="outer", coords="minimal", compat="override") if read else None
 
 
 def trials(runs: Path) -> dict[str, Any]:

@@ -16,7 +16,18 @@ from typing import Any
 import xarray as xr
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks.quality import command, control_numbers, cost, figures, gating, numbers, tables, verdict, why
+from benchmarks.quality import (
+    command,
+    confirmed,
+    control_numbers,
+    cost,
+    figures,
+    gating,
+    numbers,
+    tables,
+    verdict,
+    why,
+)
 from benchmarks.quality.contrasts import by_level, have
 from benchmarks.quality.design import FULL, QUICK, Design
 from benchmarks.quality.drawn import closer, right_difference
@@ -167,7 +178,9 @@ def write_page(
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, autoescape=False
     )
-    shown = context(data, costs, planned(data), looked) | {"csv": table, "store": table.with_suffix(".zarr")}
+    again = confirmed.section(confirmed.read(confirmed.store_of(table)))
+    files = {"csv": table, "store": table.with_suffix(".zarr"), "confirm_store": confirmed.store_of(table)}
+    shown = context(data, costs, planned(data), looked) | files | {"confirmed": again}
     out.parent.mkdir(parents=True, exist_ok=True)
     table.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(environment.get_template("results.md.j2").render(shown).rstrip() + "\n")
@@ -199,6 +212,7 @@ def main() -> int:
         store = given.numbers.with_suffix(".zarr")
         if given.runs:
             numbers.save(numbers.collect(given.runs).assign(control_numbers.collect(given.runs)), store)
+            confirmed.renew(given.runs, confirmed.store_of(given.numbers))
         write_page(numbers.load(store), cost.read(given.cost), why.read(given.why), given.out, given.numbers)
         print(f"{given.out} and {given.numbers} are written")
 

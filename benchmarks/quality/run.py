@@ -20,11 +20,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from benchmarks.quality import command
-from benchmarks.quality.design import FULL, QUICK, Design, Job, finals, next_rates, sweep
+from benchmarks.quality.design import CONFIRM, FULL, HELD_OUT, QUICK, Design, Job, finals, next_rates, sweep
 from benchmarks.quality.extra import ARMS
 from spectra.errors import UserError
 
 OUT = Path("runs/quality")
+FRESH_SEED = 8
+"""Of the pictures of the confirmation; the tasks' own is 7."""
 FAILED = "failed.json"
 """Beside a run that ended with an error, such as a learning rate at which it diverged: its sentence."""
 
@@ -74,9 +76,9 @@ def config_of(job: Job, design: Design, out: Path) -> dict[str, Any]:
     """The settings of one run."""
     arm, data = ARMS[job.arm], out / "data" / job.task
     settings = design.settings() | arm.settings | {
-        "model": job.model, "data": str(data / "train"), "heldout": str(data / ("heldout" if job.final else "tune")),
+        "model": job.model, "data": str(data / "train"), "heldout": str(data / HELD_OUT[job.stage]),
         "out": str(out / job.folder), "lr": job.rate, "seed": job.seed, "overwrite": True,
-        "sample_prompts": design.pictures if job.final else 1,
+        "sample_prompts": 1 if job.stage == "sweep" else design.pictures,
     }  # fmt: skip
     return settings | ({"prior": str(out / "probes" / f"{job.model}-{job.task}.zarr")} if arm.prior else {})
 
@@ -122,12 +124,13 @@ def claim(out: Path, design: Design) -> tuple[Job, FileLock] | None:
 
 
 def write_data(out: Path, design: Design) -> None:
-    """The pictures of every task; those held out are split: even ones count, odd ones are for the sweep."""
+    """The pictures of every task; of those held out even ones count, odd ones are for the sweep; and new ones."""
     from spectra.zoo.tasks import write_task
 
     for task in design.tasks:
         folder = out / "data" / task
         if (folder / "tune").is_dir():
+            write_fresh(task, folder)
             continue
         scratch = out / "data" / f".{task}"
         shutil.rmtree(scratch, ignore_errors=True)
@@ -136,7 +139,21 @@ def write_data(out: Path, design: Design) -> None:
         for file in sorted((scratch / "heldout").iterdir()):
             if int(file.stem) % 2:
                 file.rename(scratch / "tune" / file.name)
+        write_fresh(task, scratch)
         scratch.rename(folder)
+
+
+def write_fresh(task: str, folder: Path) -> None:
+    """Held-out pictures of a seed of their own, for the confirmation."""
+    from spectra.zoo.tasks import write_task
+
+    if (folder / "fresh").is_dir():
+        return
+    scratch = folder / ".fresh"
+    shutil.rmtree(scratch, ignore_errors=True)
+    write_task(task, scratch, FRESH_SEED)
+    (scratch / "heldout").rename(folder / "fresh")
+    shutil.rmtree(scratch)
 
 
 def write_probes(out: Path, design: Design) -> None:
@@ -162,7 +179,7 @@ def check_design(out: Path, design: Design) -> None:
     note.parent.mkdir(parents=True, exist_ok=True)
     old = json.loads(note.read_text()) if note.is_file() else None
     new = json.loads(words)
-    ignored = {"arms", "models", "tasks", "seeds"}
+    ignored = {"arms", "models", "tasks", "seeds", "stage"}
     if old and {k: v for k, v in old.items() if k not in ignored} != {k: v for k, v in new.items() if k not in ignored}:
         raise UserError(f"{out} holds an experiment with other settings; choose another folder with --out")
     if old and any(new["arms"][a] != arm for a, arm in old["arms"].items() if a in new["arms"]):
@@ -191,7 +208,7 @@ def run(out: Path, design: Design, workers: int) -> None:
 def designed(given: argparse.Namespace) -> Design:
     """The design that the options make."""
     chosen: dict[str, Any] = {f.name: tuple(v) for f in fields(Design) if (v := getattr(given, f.name, None))}
-    return replace(QUICK if given.quick else FULL, **chosen)
+    return replace(QUICK if given.quick else CONFIRM if given.confirm else FULL, **chosen)
 
 
 def main() -> int:
@@ -200,6 +217,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     parser.add_argument("--quick", action="store_true", help="two arms for six steps, in minutes")
+    parser.add_argument("--confirm", action="store_true", help="what was found, with new seeds, on new pictures")
     parser.add_argument("--models", nargs="+", choices=FULL.models)
     parser.add_argument("--tasks", nargs="+", choices=FULL.tasks)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS))

@@ -190,8 +190,8 @@ def lines(numbers: xr.Dataset, cost: Mapping[str, Mapping[str, float]]) -> list[
         found += [line for one in compared for line in ratio_lines(table, one)]
     for one in speeds(numbers, cost):
         found += speed_lines(one)
-    for compared, fast in beside_lora(numbers, cost):
-        found += [*ratio_lines("ideas_against_lora", compared), *speed_lines(fast)]
+    for idea, fast in beside_lora(numbers, cost):
+        found += [*ratio_lines("ideas_against_lora", idea), *speed_lines(fast)]
     return found
 
 

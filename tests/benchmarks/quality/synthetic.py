@@ -95,10 +95,10 @@ def experiment(out: Path, scales: dict[str, float], seeds: int = 3, models: tupl
         for task in ("style", "subject"):
             for arm, scale in scales.items():
                 for rate, error in ((0.004, 1.2), (0.008, 1.0), (0.016, 1.1)):
-                    finish(out, Job(model, task, arm, rate, 100, False), scale * error)
+                    finish(out, Job(model, task, arm, rate, 100, "sweep"), scale * error)
                 for seed in range(seeds):
                     own = np.random.default_rng([seed, len(arm), len(model), len(task)]).normal(size=(LEVELS, SAMPLES))
                     final = errors(seed, scale) * (1 + 0.001 * own)
                     gates = 3 if arm.startswith("fera") else 0
-                    write_final(out, Job(model, task, arm, 0.008, seed, True), final, gates=gates)
+                    write_final(out, Job(model, task, arm, 0.008, seed, "final"), final, gates=gates)
     return out

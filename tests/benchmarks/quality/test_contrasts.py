@@ -110,7 +110,7 @@ def test_an_arm_that_may_be_as_good_has_an_open_end() -> None:
 def test_curves_are_compared_at_equal_steps_though_one_arm_was_measured_at_others(tmp_path: Path) -> None:
     for arm, scale, steps in (("lora", 1.0, (0, 60, 120)), ("lora-short", 0.9, (0, 30, 84))):
         for seed in range(2):
-            write_final(tmp_path, Job(*CELL, arm, 0.008, seed, True), errors(seed, scale), steps=steps)
+            write_final(tmp_path, Job(*CELL, arm, 0.008, seed, "final"), errors(seed, scale), steps=steps)
     steps, found = contrasts.along_training(numbers.collect(tmp_path), CELL, "lora-short", "lora")
     assert steps.tolist() == [0, 30, 84]
     lora = [3.0, 2.5, 2 - 24 / 60]  # in straight lines from 3 to 2 to 1 times the final error
@@ -138,6 +138,6 @@ def test_steps_are_the_same_whether_or_not_an_arm_of_another_length_was_run(tmp_
     for arm, scale, steps in (("lora", 1.0, (0, 60, 120)), ("fera-prior", 0.9, (0, 60, 120)),
                               ("lora-short", 1.0, (0, 60, 84))):  # fmt: skip
         for seed in range(2):
-            write_final(tmp_path, Job(*CELL, arm, 0.008, seed, True), errors(seed, scale), steps=steps)
+            write_final(tmp_path, Job(*CELL, arm, 0.008, seed, "final"), errors(seed, scale), steps=steps)
     found = contrasts.steps_to_reach(numbers.collect(tmp_path), CELL, "fera-prior", "lora")
     assert found.value == pytest.approx(0.5 + 0.5 * (1.8 - 1) / 0.9, abs=1e-4)

@@ -52,7 +52,7 @@ def test_sweep_and_finals_share_no_seed_and_no_place() -> None:
     tuned, counted = sweep(FULL, "mini", "style", "lora", [0.1]), finals(FULL, "mini", "style", "lora", 0.1)
     assert not {job.seed for job in tuned} & {job.seed for job in counted}
     assert not {job.folder for job in tuned} & {job.folder for job in counted}
-    assert Job("mini", "style", "lora", 0.016, 3, True).folder == "final/mini/style/lora/0.016/seed3"
+    assert Job("mini", "style", "lora", 0.016, 3, "final").folder == "final/mini/style/lora/0.016/seed3"
 
 
 def test_the_experiment_has_five_seeds_two_models_two_tasks_and_a_quick_version() -> None:

@@ -18,7 +18,7 @@ def data(tmp_path: Path) -> xr.Dataset:
     """LoRA's pictures have twice the energy of the held-out ones, FeRA's 1.5 times."""
     for arm, energy in (("lora", 2.0), ("fera-prior", 1.5)):
         for seed in range(3):
-            write_final(tmp_path, Job(*CELL, arm, 0.008, seed, True), errors(seed), energy=energy)
+            write_final(tmp_path, Job(*CELL, arm, 0.008, seed, "final"), errors(seed), energy=energy)
     return numbers.collect(tmp_path)
 
 

@@ -30,8 +30,8 @@ def test_a_sharp_split_by_noise_level_parts_completely_and_uses_all() -> None:
 
 
 def test_arms_without_gates_have_no_row(tmp_path: Path) -> None:
-    write_final(tmp_path, Job(*CELL, "lora", 0.008, 0, True), errors(0))
-    write_final(tmp_path, Job(*CELL, "fera-experts2", 0.008, 0, True), errors(0), gates=2)
+    write_final(tmp_path, Job(*CELL, "lora", 0.008, 0, "final"), errors(0))
+    write_final(tmp_path, Job(*CELL, "fera-experts2", 0.008, 0, "final"), errors(0), gates=2)
     data = numbers.collect(tmp_path)
     assert gating.of_arm(data, CELL, "lora", 1) is None
     kept = gating.of_arm(data, CELL, "fera-experts2", 1)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.quality import run
-from benchmarks.quality.design import FULL, QUICK, Design, Job
+from benchmarks.quality.design import CONFIRM, FULL, HELD_OUT, QUICK, Design, Job
 from spectra.errors import UserError
 from tests.benchmarks.quality.synthetic import fail, finish
 
@@ -61,24 +61,24 @@ def test_a_run_that_another_process_holds_is_passed_over(tmp_path: Path) -> None
 
 def test_finals_wait_for_the_sweep_and_are_at_its_best_rate(tmp_path: Path) -> None:
     one = replace(SMALL, arms=("lora",))
-    assert all(not job.final for job in run.open_jobs(tmp_path, one))
+    assert all(job.stage == "sweep" for job in run.open_jobs(tmp_path, one))
     for rate, error in ((0.004, 1.2), (0.008, 1.0), (0.016, 1.1)):
-        finish(tmp_path, Job("mini", "style", "lora", rate, 100, False), error)
-    assert [(job.rate, job.seed, job.final) for job in run.open_jobs(tmp_path, one)] == [
-        (0.008, 0, True), (0.008, 1, True)
+        finish(tmp_path, Job("mini", "style", "lora", rate, 100, "sweep"), error)
+    assert [(job.rate, job.seed, job.stage) for job in run.open_jobs(tmp_path, one)] == [
+        (0.008, 0, "final"), (0.008, 1, "final")
     ]  # fmt: skip
 
 
 def test_a_sweep_goes_on_beyond_an_end_that_is_best(tmp_path: Path) -> None:
     for rate, error in ((0.004, 1.2), (0.008, 1.0), (0.016, 0.9)):
-        finish(tmp_path, Job("mini", "style", "lora", rate, 100, False), error)
+        finish(tmp_path, Job("mini", "style", "lora", rate, 100, "sweep"), error)
     assert [job.rate for job in run.open_jobs(tmp_path, replace(SMALL, arms=("lora",)))] == [0.032]
-    fail(tmp_path, Job("mini", "style", "lora", 0.032, 100, False))
+    fail(tmp_path, Job("mini", "style", "lora", 0.032, 100, "sweep"))
     assert {job.rate for job in run.open_jobs(tmp_path, replace(SMALL, arms=("lora",)))} == {0.016}
 
 
 def test_a_failed_run_is_not_run_again_and_is_never_best(tmp_path: Path) -> None:
-    job = Job("mini", "style", "lora", 0.004, 100, False)
+    job = Job("mini", "style", "lora", 0.004, 100, "sweep")
     assert run.error_of(tmp_path / job.folder) is None
     fail(tmp_path, job)
     assert run.error_of(tmp_path / job.folder) == float("inf")
@@ -93,29 +93,36 @@ def test_a_run_that_cannot_be_trained_leaves_its_sentence(tmp_path: Path, monkey
         raise UserError("the loss is no longer a number")
 
     monkeypatch.setattr(adapt, "train", diverge)
-    job = Job("mini", "style", "lora", 0.5, 100, False)
+    job = Job("mini", "style", "lora", 0.5, 100, "sweep")
     run.train_one(job, SMALL, tmp_path)
     assert json.loads((tmp_path / job.folder / run.FAILED).read_text())["error"] == "the loss is no longer a number"
 
 
-def test_sweep_and_finals_look_at_different_held_out_pictures(tmp_path: Path) -> None:
+def test_no_two_stages_share_a_held_out_picture(tmp_path: Path) -> None:
     run.write_data(tmp_path, replace(QUICK, tasks=("subject",)))
-    kept = {
-        part: {file.name for file in (tmp_path / "data" / "subject" / part).glob("*.png")}
-        for part in ("heldout", "tune")
-    }
-    assert len(kept["heldout"]) == len(kept["tune"]) == 16
-    assert not kept["heldout"] & kept["tune"]
-    final, tuned = (
-        run.config_of(Job("mini", "subject", "lora", 0.1, 0, final), FULL, tmp_path) for final in (True, False)
-    )
-    assert Path(final["heldout"]).name == "heldout"
-    assert Path(tuned["heldout"]).name == "tune"
+    folders = {stage: tmp_path / "data" / "subject" / name for stage, name in HELD_OUT.items()}
+    kept = {stage: [file.read_bytes() for file in folder.glob("*.png")] for stage, folder in folders.items()}
+    assert {stage: len(pictures) for stage, pictures in kept.items()} == {"sweep": 16, "final": 16, "confirm": 32}
+    assert len(set().union(*kept.values())) == 64
+    for stage, folder in folders.items():
+        config = run.config_of(Job("mini", "subject", "lora", 0.1, 0, stage), FULL, tmp_path)
+        assert Path(config["heldout"]) == folder
+
+
+def test_the_confirmation_trains_new_seeds_at_the_rates_of_the_sweep(tmp_path: Path) -> None:
+    one = replace(CONFIRM, models=("mini",), tasks=("style",), arms=("lora",))
+    for rate, error in ((0.004, 1.2), (0.008, 1.0), (0.016, 1.1)):
+        finish(tmp_path, Job("mini", "style", "lora", rate, 100, "sweep"), error)
+    jobs = list(run.open_jobs(tmp_path, one))
+    assert {job.folder.split("/")[0] for job in jobs} == {"confirm"}
+    assert {job.rate for job in jobs} == {0.008}
+    assert not {job.seed for job in jobs} & {*FULL.seeds, *FULL.sweep_seeds}
 
 
 def test_only_arms_with_a_prior_are_given_one(tmp_path: Path) -> None:
     with_prior, without = (
-        run.config_of(Job("mini", "style", arm, 0.1, 0, True), FULL, tmp_path) for arm in ("fera-prior", "fera-random")
+        run.config_of(Job("mini", "style", arm, 0.1, 0, "final"), FULL, tmp_path)
+        for arm in ("fera-prior", "fera-random")
     )
     assert Path(with_prior["prior"]).name == "mini-style.zarr"
     assert "prior" not in without

@@ -42,7 +42,9 @@ def test_spectra_are_compared_over_cells_and_the_bands_that_differ_are_named(tmp
         for arm, energy in (("lora", 2.0), ("fera-prior", 1.5)):
             for seed in range(3):
                 noise = 1 + 1e-4 * np.random.default_rng([seed, len(arm)]).random()
-                write_final(tmp_path, Job(model, "style", arm, 0.008, seed, True), errors(seed), energy=energy * noise)
+                write_final(
+                    tmp_path, Job(model, "style", arm, 0.008, seed, "final"), errors(seed), energy=energy * noise
+                )
     found = numbers.collect(tmp_path)
     where = short.there(found)
     whole = drawn.closer_over(found, where, "fera-prior", "lora")
