@@ -178,9 +178,9 @@ def write_page(
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, autoescape=False
     )
-    again = confirmed.section(confirmed.read(confirmed.store_of(table)))
+    sentence, again = confirmed.section(confirmed.read(confirmed.store_of(table)))
     files = {"csv": table, "store": table.with_suffix(".zarr"), "confirm_store": confirmed.store_of(table)}
-    shown = context(data, costs, planned(data), looked) | files | {"confirmed": again}
+    shown = context(data, costs, planned(data), looked) | files | {"found": sentence, "confirmed": again}
     out.parent.mkdir(parents=True, exist_ok=True)
     table.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(environment.get_template("results.md.j2").render(shown).rstrip() + "\n")
