@@ -16,6 +16,7 @@ from reports.evaluation_words import (
     best_of,
     deciding,
     decisive,
+    harmed_at,
     headline,
     of_pair,
     where,
@@ -24,11 +25,12 @@ from reports.evaluation_words import (
 )  # fmt: skip
 from reports.evidence import all_identical, same, unlike
 from reports.sections import Said
+from reports.words import listed
 
 
 def say_evaluation(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> list[Said]:
     """Everything that an evaluation says, the most important first."""
-    top, repeats = verdict_on(found, worse_levels(found, against_base_cells(found), noise) if found.pairs else [])
+    top, repeats = verdict_on(found, against_base_cells(found) if found.pairs else [], noise)
     said = [where(one, noise) for one in unlike(found, cells)]
     said += [about_energy(one) for one in unlike(found, energies_of(found))]
     aside = [one for one in (about_drift(found), about_memory(found)) if one is not None]
@@ -37,18 +39,21 @@ def say_evaluation(found: Evaluation, cells: Sequence[Cells], noise: Sequence[fl
     return [*top, *said, *(about_base_model(found, label) for label in based)]
 
 
-def verdict_on(found: Evaluation, harm: Sequence[Said] = ()) -> tuple[list[Said], bool]:
-    """What stands first, and whether it leaves out verdicts on pairs; `harm` qualifies that on the base."""
+def verdict_on(
+    found: Evaluation, to_base: Sequence[Cells] = (), noise: Sequence[float] = ()
+) -> tuple[list[Said], bool]:  # fmt: skip
+    """What stands first, and whether it leaves out verdicts on pairs; `to_base` qualifies the one on the base."""
     alike = all_identical(found)
     if not found.pairs:
         based = [label for label in found.distinct if not same(found, label, BASE)]
         return [*alike, *(about_base_model(found, label) for label in based)], False
-    but = ", but at some noise levels the error is higher" * bool(harm)
+    harmed = listed([*harmed_at(found, to_base, noise)]) if to_base else ""
+    but = f", but at some noise levels the error of {harmed} is higher" * bool(harmed)
     best, base = best_of(found), [replace(one, claim=one.claim + but) for one in against_base(found)]
     old = [pair for pair in found.pairs if best and told_by_best(found, *pair)]
     news = [headline(found, *pair) for pair in found.pairs if pair not in old]
     first, rest = (best, news) if best else (news[:1], news[1:])
-    return [*first, *alike, *base, *harm, *rest], bool(old)
+    return [*first, *alike, *base, *worse_levels(found, to_base, noise), *rest], bool(old)
 
 
 def told_by_best(found: Evaluation, a: str, b: str) -> bool:

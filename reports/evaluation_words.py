@@ -126,13 +126,18 @@ def against_first(found: Evaluation) -> list[Said]:
     return [replace(said, kind="best")] if said is not None else []
 
 
+def harmed_at(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> dict[str, str]:
+    """Adapter -> noise levels at which it is worse than the base model, whatever it is over all levels."""
+    return {one.a: harm for one in unlike(found, cells) if (harm := higher_at(noise, one.levels))}
+
+
 def worse_levels(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> list[Said]:
-    """Noise levels at which adapters are worse than the base model, whatever they are over all levels."""
-    harmed = [(one.a, harm) for one in unlike(found, cells) if (harm := higher_at(noise, one.levels))]
+    """The sentence on these levels; none where there are none."""
+    harmed = harmed_at(found, cells, noise)
     if not harmed:
         return []
     n = cells[0].levels[0].samples
-    claim = f"{HARM} base model: {'; '.join(f'{label} at {harm}' for label, harm in harmed)}"
+    claim = f"{HARM} base model: {'; '.join(f'{label} at {harm}' for label, harm in harmed.items())}"
     return [Said(claim, f"after Holm’s correction over all levels; {count(n, 'held-out picture')}", "harm")]
 
 

@@ -196,9 +196,15 @@ def one_training(found: Sequence[Evaluation]) -> list[str]:
     return [f"Each adapter of {listed(names)} is one training: {after}."] if names else []
 
 
-def one_test(found: Sequence[Evaluation]) -> list[str]:
-    """Evaluations on the same held-out pictures, whose errors are no second test of anything."""
+def one_test(arms: Sequence[Arm], found: Sequence[Evaluation]) -> list[str]:
+    """Evaluations on the same held-out pictures, or of the runs themselves, whose errors are no second test."""
     several = [one.title for one in found if "validation_error" in one.data]
+    again = [one.title for one in found if arms and one.runs and "validation_error" in one.data]
+    if again:
+        return [
+            f"Held-out errors stand here twice, as the runs and as {listed(again)} measured them: of the same adapters "
+            "that is one test, not two; each is corrected for its own number of comparisons."
+        ]
     if len(several) < 2:
         return []
     return [f"Held-out errors of {listed(several)} are on the same pictures: they are one test, not {len(several)}."]
@@ -239,7 +245,7 @@ def other_cubes(shown: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[str
 
 def warnings(arms: Sequence[Arm], base: Base | None = None, found: Sequence[Evaluation] = ()) -> list[str]:
     """All warnings, the weightiest first."""
-    said = of_training(arms) + one_test(found) + one_training(found)
+    said = of_training(arms) + one_test(arms, found) + one_training(found)
     said += [text for one in found for text in of_evaluation(one)]
     said += samplers(arms, base, found) + (of_base(base) if base is not None else [])
     strangers = [one.title for one in found if arms and not one.runs]

@@ -33,7 +33,7 @@ def test_the_level_at_which_all_adapters_are_worse_than_the_base_is_told_after_t
     assert claim == f"{WORSE} base model: {'; '.join(told)}"
     assert "+" in told[0]
     (gain,) = [said.claim for said in report.said if said.kind == "base"]
-    assert gain.endswith("are better, but at some noise levels the error is higher")
+    assert gain.endswith(f"are better, but at some noise levels the error of {NAMES[0]} and {NAMES[1]} is higher")
 
 
 def test_adapters_that_are_worse_nowhere_are_not_said_to_be(tmp_path: Path) -> None:
