@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import xarray as xr
 
-from benchmarks.quality import words
-from benchmarks.quality.numbers import finished, load, save
+from benchmarks.quality import drawn, words
+from benchmarks.quality.numbers import Cell, finished, load, save
 from benchmarks.quality.summary import GOAL, Compared, Speed, compare, speed
 from benchmarks.quality.words import ARM_WORDS, cell_name, listed, probability
 
@@ -33,42 +34,72 @@ def read(store: Path) -> xr.Dataset | None:
     return load(store) if store.is_dir() else None
 
 
-def table(found: list[Compared], fast: dict[str, Speed]) -> str:
-    """Ratios of final errors, and steps to LoRA's."""
+def error_table(found: list[Compared]) -> str:
+    """Ratios of final errors."""
     where = list(found[0].each)
     rows = [
         [f"`{one.a}` / `{one.b}`", words.ratio(one.all, bold=True), probability(one.all.p_corrected),
          *(words.ratio(one.each[cell]) for cell in where)]
         for one in found if one.all is not None
     ]  # fmt: skip
-    errors = words.table(["arms", "ratio over all cells", "p (Holm)", *map(cell_name, where)], rows)
-    paced = [[f"`{arm}`", *(words.steps(one.steps.get(cell)) for cell in where)] for arm, one in fast.items()]
-    return f"{errors}\n\n{words.table(['arm', *(f'steps, {cell_name(cell)}' for cell in where)], paced)}"
+    return words.table(["arms", "ratio over all cells", "p (Holm)", *map(cell_name, where)], rows)
+
+
+def speed_table(fast: list[Speed]) -> str:
+    """Steps to LoRA's final error, and the error within LoRA's time."""
+    where = list(fast[0].steps)
+    rows = [
+        [f"`{one.arm}`", *(words.steps(one.steps[cell]) for cell in where), words.ratio(one.budget)] for one in fast
+    ]  # fmt: skip
+    heads = ["arm", *(f"steps, {cell_name(cell)}" for cell in where), "error within LoRA's time, ratio, all cells"]
+    return words.table(heads, rows)
+
+
+def drawn_words(data: xr.Dataset, where: list[Cell]) -> str:
+    """What the pictures of the best arm are like beside LoRA's."""
+    right = drawn.right_over(data, where, BEST, REFERENCE)
+    each = [f"{words.difference(drawn.closer(data, cell, BEST, REFERENCE))} ({cell_name(cell)})" for cell in where]
+    return (
+        f"Its pictures of held-out captions, less LoRA's: share of right attributes {words.difference(right)}, mean "
+        f"over {len(where)} cells; mean |log ratio| of band energies to the held-out pictures (below 0 is closer) "
+        f"{listed(each)}."
+    )
 
 
 def verdict(found: list[Compared], fast: Speed) -> str:
-    """Whether the best arm beats LoRA and LoHa, and where it reaches the goal."""
-    said = [standing(one) for one in found if one.a == BEST]
+    """Whether the best arm beats LoRA and LoHa, where it does not, and where it reaches the goal."""
+    best = [one for one in found if one.a == BEST]
     met = [cell_name(cell) for cell, steps in fast.steps.items() if steps.value <= GOAL]
     goal = f"reached on {listed(met)}" if met else "reached nowhere"
     return (
         "FeRA with experts of LoHa's kind that a clock gates, found beyond the plan and then tested with new seeds on "
-        f"new pictures, is {listed(said)}; the goal of {GOAL} of LoRA's steps is {goal}."
+        f"new pictures, has a final error, over all cells, {listed([standing(one) for one in best])}{not_in(best)}; "
+        f"the goal of {GOAL} of LoRA's steps is {goal}."
     )
 
 
+def not_in(best: list[Compared]) -> str:
+    """The cells in which an arm is behind another, with the ratios; empty where there are none."""
+    behind = [
+        f"{cell_name(cell)} ({r.value:.3f} of {ARM_WORDS.get(one.b, one.b)}'s, {r.low:.3f} to {r.high:.3f})"
+        for one in best for cell, r in one.each.items() if r is not None and r.value > 1
+    ]  # fmt: skip
+    return f", though it is not lower on {listed(behind)}" if behind else ""
+
+
 def standing(one: Compared) -> str:
-    """How an arm stands to another after correction, with the ratio: `better than LoRA (0.960, 0.953 to 0.968)`."""
+    """How an error stands to another's after correction: `lower than LoRA's (ratio 0.960, 0.953 to 0.968)`."""
     r = one.all
     assert r is not None
-    word = "not found to differ from" if not r.holds else "better than" if r.value < 1 else "worse than"
-    return f"{word} {ARM_WORDS.get(one.b, one.b)} ({r.value:.3f}, {r.low:.3f} to {r.high:.3f})"
+    word = "not found to differ from" if not r.holds else "lower than" if r.value < 1 else "higher than"
+    return f"{word} {ARM_WORDS.get(one.b, one.b)}'s (ratio {r.value:.3f}, {r.low:.3f} to {r.high:.3f})"
 
 
-def section(data: xr.Dataset | None) -> tuple[str, str]:
-    """The sentence and the tables; both empty where nothing was confirmed yet."""
+def section(data: xr.Dataset | None, costs: Mapping[str, Mapping[str, float]]) -> tuple[str, str]:
+    """The sentence, and the tables with what the pictures are like; both empty where nothing was confirmed yet."""
     found = compare(data, PAIRS) if data is not None else []
     if data is None or len(found) < len(PAIRS):
         return "", ""
-    fast = {arm: speed(data, arm, {}) for arm in (BEST, RIVAL)}
-    return verdict(found, fast[BEST]), table(found, fast)
+    fast = [speed(data, arm, costs) for arm in (BEST, RIVAL)]
+    parts = [error_table(found), speed_table(fast), drawn_words(data, list(fast[0].steps))]
+    return verdict(found, fast[0]), "\n\n".join(parts)

@@ -80,7 +80,8 @@ QUESTION_NOTES = (
     "Energies, a clock and no routing are compared from a random start, so that nothing but what the gates follow "
     "differs; uniform gates make FeRA a LoRA of the same rank, with the same scale. Published mode differs from exact "
     "mode in its bands (three, the highest one dropped), its scale, its consistency loss and that loss's gradient. "
-    "With uniform gates there is nothing that a prior could start, so that row asks for prior and routing together."
+    "With uniform gates there is nothing that a prior could start, so that row asks for prior and routing together. "
+    'Resolutions ("would show") are at the level that correction leaves, so they are wider than the intervals.'
 )
 
 
@@ -178,7 +179,7 @@ def write_page(
     environment = Environment(
         loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, autoescape=False
     )
-    sentence, again = confirmed.section(confirmed.read(confirmed.store_of(table)))
+    sentence, again = confirmed.section(confirmed.read(confirmed.store_of(table)), costs)
     files = {"csv": table, "store": table.with_suffix(".zarr"), "confirm_store": confirmed.store_of(table)}
     shown = context(data, costs, planned(data), looked) | files | {"found": sentence, "confirmed": again}
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -17,17 +17,19 @@ def confirm(out: Path, best: float, rival: float = 0.95) -> str:
                 final = errors(seed, scale * (1 + 1e-3 * (seed % 3)))
                 write_final(out, Job(model, "style", arm, 0.008, seed, "confirm"), final)
     confirmed.renew(out, out / "c.zarr")
-    sentence, tables = confirmed.section(confirmed.read(out / "c.zarr"))
+    sentence, tables = confirmed.section(confirmed.read(out / "c.zarr"), {})
     assert "| `fera-loha-clock` / `lora` | **" in tables
     return sentence
 
 
 def test_the_best_arm_is_said_to_beat_both_or_none(tmp_path: Path) -> None:
-    assert "better than LoRA (0.500" in (won := confirm(tmp_path / "a", 0.5))
-    assert "better than LoHa (0.526" in won
+    assert "lower than LoRA's (ratio 0.500" in (won := confirm(tmp_path / "a", 0.5))
+    assert "lower than LoHa's (ratio 0.526" in won
     assert "the goal of 0.7 of LoRA's steps is reached on mini" in won
     lost = confirm(tmp_path / "b", 0.99)
-    assert "worse than LoHa (1.042" in lost
+    assert "higher than LoHa's (ratio 1.042" in lost
+    assert "though it is not lower on mini-flow, style (1.042 of LoHa's" in lost
+    assert "though" not in won
     assert "is reached nowhere" in lost
 
 
@@ -37,7 +39,7 @@ def test_arms_and_pairs_are_those_that_are_trained() -> None:
 
 def test_there_is_no_section_without_runs(tmp_path: Path) -> None:
     confirmed.renew(tmp_path, tmp_path / "c.zarr")
-    assert confirmed.section(confirmed.read(tmp_path / "c.zarr")) == ("", "")
+    assert confirmed.section(confirmed.read(tmp_path / "c.zarr"), {}) == ("", "")
 
 
 def test_runs_of_the_confirmation_are_no_final_runs(tmp_path: Path) -> None:
