@@ -185,14 +185,12 @@ def _print_list(title: str, lines: Sequence[str]) -> None:
 
 def _sentences(found: Evaluation) -> list[Said]:
     """Which adapter is better, pair by pair, and what each does to the base: the words of the report."""
-    from reports.cells import against_base_cells, noise_levels
-    from reports.evaluation_words import about_base_model, best_of, headline, worse_levels
+    from reports.evaluation_words import about_base_model, best_of, harmed_at, headline, worse_levels
     from reports.words import brief
 
     said = [*best_of(found), *(headline(found, a, b) for a, b in found.pairs)]
     said += [about_base_model(found, label) for label in found.adapters]
-    cells = against_base_cells(found)
-    return brief([*said, *(worse_levels(found, cells, list(noise_levels(found))) if cells else [])])
+    return brief([*said, *worse_levels(found, harmed_at(found))])
 
 
 def measure_table(found: Evaluation) -> Table:

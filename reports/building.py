@@ -136,7 +136,7 @@ def said_of(arms: Sequence[Arm], report: Report) -> list[Said]:
         say_evaluation(one, cells, list(noise_levels(one)) if cells else [])
         for one, cells in zip(report.evaluations, report.cells, strict=True)
     ]
-    if len(evaluated) > 1 or (evaluated and trained):
+    if len(evaluated) > 1 or trained:
         evaluated = [
             [replace(said, claim=f"{one.title}: {said.claim}") for said in told]
             for one, told in zip(report.evaluations, evaluated, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reports.cells import Cells, against_base_cells, energies_of
+from reports.cells import Cells, energies_of
 from reports.evaluated import BASE, Evaluation
 from reports.evaluation_words import (
     about_base_model,
@@ -30,7 +30,7 @@ from reports.words import listed
 
 def say_evaluation(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> list[Said]:
     """Everything that an evaluation says, the most important first."""
-    top, repeats = verdict_on(found, against_base_cells(found) if found.pairs else [], noise)
+    top, repeats = verdict_on(found)
     said = [where(one, noise) for one in unlike(found, cells)]
     said += [about_energy(one) for one in unlike(found, energies_of(found))]
     aside = [one for one in (about_drift(found), about_memory(found)) if one is not None]
@@ -39,21 +39,19 @@ def say_evaluation(found: Evaluation, cells: Sequence[Cells], noise: Sequence[fl
     return [*top, *said, *(about_base_model(found, label) for label in based)]
 
 
-def verdict_on(
-    found: Evaluation, to_base: Sequence[Cells] = (), noise: Sequence[float] = ()
-) -> tuple[list[Said], bool]:  # fmt: skip
-    """What stands first, and whether it leaves out verdicts on pairs; `to_base` qualifies the one on the base."""
+def verdict_on(found: Evaluation) -> tuple[list[Said], bool]:
+    """What stands first, and whether it leaves out verdicts on pairs."""
     alike = all_identical(found)
     if not found.pairs:
         based = [label for label in found.distinct if not same(found, label, BASE)]
         return [*alike, *(about_base_model(found, label) for label in based)], False
-    harmed = listed([*harmed_at(found, to_base, noise)]) if to_base else ""
-    but = f", but at some noise levels the error of {harmed} is higher" * bool(harmed)
+    harmed = harmed_at(found)
+    but = f", but at some noise levels the error of {listed([*harmed])} is higher" if harmed else ""
     best, base = best_of(found), [replace(one, claim=one.claim + but) for one in against_base(found)]
     old = [pair for pair in found.pairs if best and told_by_best(found, *pair)]
     news = [headline(found, *pair) for pair in found.pairs if pair not in old]
     first, rest = (best, news) if best else (news[:1], news[1:])
-    return [*first, *alike, *base, *worse_levels(found, to_base, noise), *rest], bool(old)
+    return [*first, *alike, *base, *worse_levels(found, harmed), *rest], bool(old)
 
 
 def told_by_best(found: Evaluation, a: str, b: str) -> bool:

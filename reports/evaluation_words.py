@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from reports.cells import Cells, Energies
+from reports.cells import Cells, Energies, against_base_cells, noise_levels
 from reports.evaluated import BASE, Evaluation
 from reports.evidence import (
     NAMED,
@@ -126,17 +126,18 @@ def against_first(found: Evaluation) -> list[Said]:
     return [replace(said, kind="best")] if said is not None else []
 
 
-def harmed_at(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> dict[str, str]:
+def harmed_at(found: Evaluation) -> dict[str, str]:
     """Adapter -> noise levels at which it is worse than the base model, whatever it is over all levels."""
-    return {one.a: harm for one in unlike(found, cells) if (harm := higher_at(noise, one.levels))}
+    compared = unlike(found, against_base_cells(found))
+    noise = list(noise_levels(found)) if compared else []
+    return {one.a: harm for one in compared if (harm := higher_at(noise, one.levels))}
 
 
-def worse_levels(found: Evaluation, cells: Sequence[Cells], noise: Sequence[float]) -> list[Said]:
-    """The sentence on these levels; none where there are none."""
-    harmed = harmed_at(found, cells, noise)
+def worse_levels(found: Evaluation, harmed: Mapping[str, str]) -> list[Said]:
+    """The sentence on what `harmed_at` found; none where that is nothing."""
     if not harmed:
         return []
-    n = cells[0].levels[0].samples
+    n = found.data.sizes["heldout"]
     claim = f"{HARM} base model: {'; '.join(f'{label} at {harm}' for label, harm in harmed.items())}"
     return [Said(claim, f"after Holm’s correction over all levels; {count(n, 'held-out picture')}", "harm")]
 

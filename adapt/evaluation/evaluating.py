@@ -63,8 +63,8 @@ def evaluate(
         networks: feature networks, as `adapt.networks.open_networks` names them: "auto", "none", "world",
             "clip=FOLDER", "dino=FOLDER", "inception".
         steps, guidance: of the sampler; default: those of the runs where they agree, else 20 and 3.
-        resolution: side of the pictures in pixels; default: as the runs were trained, else the model's own.
-        frames: of each clip, for video models; default: as the runs were trained, else the model's own.
+        resolution, frames: side of the pictures in pixels, and frames of each clip, for video models; default: as the
+            runs were trained, else the model's own.
         batch: pictures generated at once, by default 8.  Noise belongs to a seed alone, so only rounding depends on it.
         names: labels of the adapters; default: the names of their folders (a run is its folder) or files.
         device: such as "cuda:1"; default: the accelerator that is there, else the CPU.
@@ -92,15 +92,23 @@ def evaluate(
     request.check()
     stores.check_writable(place)
     known = store.known_in(place) if stored else []
+    named = _labelled(adapters, names, known)
+    stage = prepare(request, stored, place, list(named.values()), kept, device, command, told)
+    every = {BASE: base()} | named
+    new = [(label, one) for label, one in every.items() if label not in {before.label for before in known}]
+    _grow(stage, place, new, told)
+    return store.open_evaluation(place)
+
+
+def _labelled(
+    adapters: Sequence[str | Path], names: Sequence[str] | None, known: Sequence[store.Known]
+) -> dict[str, Adapter]:
+    """The adapters that were named, each once, by label; warns of those that were given more than once."""
     found = [find(one) for one in unrepeated(adapters)]
     labels = labels_of(found, names, known, twice := repeated(adapters))
     if twice:
-        warnings.warn(f"given more than once, counted once: {', '.join(twice)}", UserWarning, stacklevel=2)
-    stage = prepare(request, stored, place, found, kept, device, command, told)
-    every = [(BASE, base()), *zip(labels, found, strict=True)]
-    new = [one for one in every if one[0] not in {before.label for before in known}]
-    _grow(stage, place, new, told)
-    return store.open_evaluation(place)
+        warnings.warn(f"given more than once, counted once: {', '.join(twice)}", UserWarning, stacklevel=3)
+    return dict(zip(labels, found, strict=True))
 
 
 def _grow(stage: Stage, place: Path, new: Sequence[tuple[str, Adapter]], told: Progress) -> None:

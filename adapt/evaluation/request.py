@@ -202,18 +202,20 @@ def _free(name: str, used: set[str]) -> str:
 
 def unrepeated(given: Iterable[str | Path]) -> list[str]:
     """The adapters that were named, each once, by whatever path; the word base names what is always there."""
-    words = dict.fromkeys(str(one) for one in given)
-    places = {Path(word).expanduser().resolve(): word for word in reversed(words)}
-    return [word for word in words if places[Path(word).expanduser().resolve()] == word and _is_adapter(word)]
+    return [words[0] for words in _by_place(given)]
 
 
 def repeated(given: Iterable[str | Path]) -> list[str]:
-    """The adapters that were named more than once, by whatever path, each by its first."""
-    words = [str(one) for one in given]
-    places = [Path(word).expanduser().resolve() for word in words]
-    again = [place for at, place in enumerate(places) if place in places[:at]]
-    found = [words[places.index(place)] for place in dict.fromkeys(again)]
-    return [word for word in found if _is_adapter(word)]
+    """Those that were named more than once, by whatever path, each by its first."""
+    return [words[0] for words in _by_place(given) if len(words) > 1]
+
+
+def _by_place(given: Iterable[str | Path]) -> list[list[str]]:
+    """The words that name each adapter, in their order."""
+    found: dict[Path, list[str]] = {}
+    for word in map(str, given):
+        found.setdefault(Path(word).expanduser().resolve(), []).append(word)
+    return [words for words in found.values() if _is_adapter(words[0])]
 
 
 def _is_adapter(word: str) -> bool:

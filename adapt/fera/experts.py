@@ -78,10 +78,11 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Loha:
-    """Low-rank experts, each multiplied with a second low-rank update that all share."""
+class Loha(Lora):
+    """Low-rank experts, each multiplied with a second low-rank update that all share: s F diag(g) E x.
 
-    needs_weight: bool = False
+    What is added is that of `Lora`, whose factors `factors_of` multiplies out.
+    """
 
     def start(self, layer: FeraProjection, config: FeraConfig) -> dict[str, Tensor]:
         """All factors but C drawn as peft draws them, as FedPara does; C is zero."""
@@ -91,10 +92,6 @@ class Loha:
         for part in (A, B, D):
             nn.init.kaiming_uniform_(part, a=math.sqrt(5))
         return {"fera_A": A, "fera_B": B, "fera_C": torch.zeros(down, device=A.device), "fera_D": D}
-
-    def update(self, layer: FeraProjection, name: str, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
-        """s F diag(g) E x."""
-        return low_rank(layer, name, x, gates, layer.scaling[name])
 
 
 @dataclass(frozen=True)

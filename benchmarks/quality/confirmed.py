@@ -7,10 +7,10 @@ from pathlib import Path
 
 import xarray as xr
 
-from benchmarks.quality import drawn, words
+from benchmarks.quality import drawn, tables, words
 from benchmarks.quality.numbers import Cell, finished, load, save
 from benchmarks.quality.summary import GOAL, Compared, Speed, compare, speed
-from benchmarks.quality.words import ARM_WORDS, cell_name, listed, probability
+from benchmarks.quality.words import ARM_WORDS, cell_name, listed
 
 BEST, REFERENCE, RIVAL = "fera-loha-clock", "lora", "loha"
 PAIRS = ((BEST, REFERENCE), (BEST, RIVAL), (RIVAL, REFERENCE))
@@ -34,27 +34,6 @@ def read(store: Path) -> xr.Dataset | None:
     return load(store) if store.is_dir() else None
 
 
-def error_table(found: list[Compared]) -> str:
-    """Ratios of final errors."""
-    where = list(found[0].each)
-    rows = [
-        [f"`{one.a}` / `{one.b}`", words.ratio(one.all, bold=True), probability(one.all.p_corrected),
-         *(words.ratio(one.each[cell]) for cell in where)]
-        for one in found if one.all is not None
-    ]  # fmt: skip
-    return words.table(["arms", "ratio over all cells", "p (Holm)", *map(cell_name, where)], rows)
-
-
-def speed_table(fast: list[Speed]) -> str:
-    """Steps to LoRA's final error, and the error within LoRA's time."""
-    where = list(fast[0].steps)
-    rows = [
-        [f"`{one.arm}`", *(words.steps(one.steps[cell]) for cell in where), words.ratio(one.budget)] for one in fast
-    ]  # fmt: skip
-    heads = ["arm", *(f"steps, {cell_name(cell)}" for cell in where), "error within LoRA's time, ratio, all cells"]
-    return words.table(heads, rows)
-
-
 def drawn_words(data: xr.Dataset, where: list[Cell]) -> str:
     """What the pictures of the best arm are like beside LoRA's."""
     right = drawn.right_over(data, where, BEST, REFERENCE)
@@ -69,7 +48,7 @@ def drawn_words(data: xr.Dataset, where: list[Cell]) -> str:
 def verdict(found: list[Compared], fast: Speed) -> str:
     """Whether the best arm beats LoRA and LoHa, where it does not, and where it reaches the goal."""
     best = [one for one in found if one.a == BEST]
-    met = [cell_name(cell) for cell, steps in fast.steps.items() if steps.value <= GOAL]
+    met = [cell_name(cell) for cell in fast.met]
     goal = f"reached on {listed(met)}" if met else "reached nowhere"
     return (
         "FeRA with experts of LoHa's kind that a clock gates, found beyond the plan and then tested with new seeds on "
@@ -101,5 +80,5 @@ def section(data: xr.Dataset | None, costs: Mapping[str, Mapping[str, float]]) -
     if data is None or len(found) < len(PAIRS):
         return "", ""
     fast = [speed(data, arm, costs) for arm in (BEST, RIVAL)]
-    parts = [error_table(found), speed_table(fast), drawn_words(data, list(fast[0].steps))]
+    parts = [tables.pair_table(found), tables.speed_table(fast), drawn_words(data, list(fast[0].steps))]
     return verdict(found, fast[0]), "\n\n".join(parts)

@@ -124,23 +124,26 @@ def claim(out: Path, design: Design) -> tuple[Job, FileLock] | None:
 
 
 def write_data(out: Path, design: Design) -> None:
-    """The pictures of every task; of those held out even ones count, odd ones are for the sweep; and new ones."""
+    """The pictures of every task."""
+    for task in design.tasks:
+        write_split(task, out / "data" / task)
+        write_fresh(task, out / "data" / task)
+
+
+def write_split(task: str, folder: Path) -> None:
+    """The task's own pictures; of those held out even ones count, odd ones are for the sweep."""
     from spectra.zoo.tasks import write_task
 
-    for task in design.tasks:
-        folder = out / "data" / task
-        if (folder / "tune").is_dir():
-            write_fresh(task, folder)
-            continue
-        scratch = out / "data" / f".{task}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        write_task(task, scratch)
-        (scratch / "tune").mkdir()
-        for file in sorted((scratch / "heldout").iterdir()):
-            if int(file.stem) % 2:
-                file.rename(scratch / "tune" / file.name)
-        write_fresh(task, scratch)
-        scratch.rename(folder)
+    if (folder / "tune").is_dir():
+        return
+    scratch = folder.with_name(f".{task}")
+    shutil.rmtree(scratch, ignore_errors=True)
+    write_task(task, scratch)
+    (scratch / "tune").mkdir()
+    for file in sorted((scratch / "heldout").iterdir()):
+        if int(file.stem) % 2:
+            file.rename(scratch / "tune" / file.name)
+    scratch.rename(folder)
 
 
 def write_fresh(task: str, folder: Path) -> None:

@@ -50,7 +50,7 @@ def of_steps(fast: Sequence[Speed]) -> str:
     if main is None or not main.steps:
         return NOT_YET
     shares = [f"{words.steps(steps)} on {cell_name(cell)}" for cell, steps in main.steps.items()]
-    met = [cell_name(cell) for cell, steps in main.steps.items() if steps.value <= GOAL]
+    met = [cell_name(cell) for cell in main.met]
     goal = f"the goal is met on {listed(met)}" if met else "the goal is met nowhere"
     return f"{listed(shares)}: {goal}, for FeRA with a prior."
 

@@ -68,6 +68,11 @@ class Speed:
     budget: Ratio | None
     """Error after as much time as LoRA's whole training takes, over LoRA's final error, over all cells."""
 
+    @property
+    def met(self) -> list[Cell]:
+        """The cells in which the goal is met."""
+        return [cell for cell, steps in self.steps.items() if steps.value <= GOAL]
+
 
 @dataclass(frozen=True)
 class Swept:

@@ -11,7 +11,7 @@ from benchmarks.quality import drawn, words
 from benchmarks.quality.contrasts import have
 from benchmarks.quality.design import FULL
 from benchmarks.quality.extra import ARMS, IDEAS
-from benchmarks.quality.numbers import arms_of, cells, rows_of
+from benchmarks.quality.numbers import Cell, arms_of, cells, rows_of
 from benchmarks.quality.summary import REFERENCE, Compared, Question, Speed, Swept, parameters
 from benchmarks.quality.verdict import partly
 from benchmarks.quality.words import cell_name, named, probability
@@ -44,17 +44,25 @@ def parameter_spread(numbers: xr.Dataset) -> float:
     return max(gaps, default=0.0)
 
 
+def ratio_heads(where: Sequence[Cell]) -> list[str]:
+    """Heads of the columns of `ratio_cells`."""
+    return ["ratio over all cells", "p (Holm)", *map(cell_name, where)]
+
+
+def ratio_cells(one: Compared) -> list[str]:
+    """A comparison over all cells, its p, and in each cell; empty where the two share no cell."""
+    if one.all is None:
+        return []
+    each = [words.ratio(ratio) for ratio in one.each.values()]
+    return [words.ratio(one.all, bold=True) + partly(one), probability(one.all.p_corrected), *each]
+
+
 def error_table(compared: Sequence[Compared]) -> str:
     """Ratios of final errors to LoRA's."""
     if not compared:
         return ""
-    where = list(compared[0].each)
-    rows = [
-        [named(one.a), words.ratio(one.all, bold=True) + partly(one), probability(one.all.p_corrected),
-         *(words.ratio(one.each[cell]) for cell in where)]
-        for one in compared if one.all is not None
-    ]  # fmt: skip
-    return words.table(["arm", "all cells", "p (Holm)", *(cell_name(cell) for cell in where)], rows)
+    rows = [[named(one.a), *ratio_cells(one)] for one in compared if one.all is not None]
+    return words.table(["arm", *ratio_heads(list(compared[0].each))], rows)
 
 
 def speed_table(found: Sequence[Speed]) -> str:
@@ -62,13 +70,17 @@ def speed_table(found: Sequence[Speed]) -> str:
     where = list(dict.fromkeys(cell for one in found for cell in one.steps))
     timed = any(one.cost for one in found)
     rows = [
-        [named(one.arm), *(words.steps(one.steps.get(cell)) for cell in where)]
-        + ([" / ".join(f"{c:.2f}" for c in one.cost.values()) or "-", words.ratio(one.budget)] if timed else [])
+        [named(one.arm), *(words.steps(one.steps.get(cell)) for cell in where)] + (time_cells(one) if timed else [])
         for one in found
     ]
     models = " / ".join(next((one.cost for one in found if one.cost), {}))
     more = [f"time of a step over LoRA's ({models})", "error within LoRA's time, ratio, all cells"] if timed else []
     return words.table(["arm", *(f"steps, {cell_name(cell)}" for cell in where), *more], rows)
+
+
+def time_cells(one: Speed) -> list[str]:
+    """The time of a step by model, and the error within LoRA's time."""
+    return [" / ".join(f"{c:.2f}" for c in one.cost.values()) or "-", words.ratio(one.budget)]
 
 
 def question_table(found: Sequence[tuple[Question, Compared]]) -> str:
@@ -86,14 +98,18 @@ def question_table(found: Sequence[tuple[Question, Compared]]) -> str:
 def ideas_table(found: Sequence[Compared]) -> str:
     """Ideas beyond the plan, each against the arm that differs in it alone."""
     asked = {(idea.arm.name, idea.against): idea.question for idea in IDEAS}
-    where = list(found[0].each) if found else []
-    rows = [
-        [asked[one.a, one.b], f"`{one.a}` / `{one.b}`", words.ratio(one.all, bold=True) + partly(one),
-         probability(one.all.p_corrected), *(words.ratio(one.each[cell]) for cell in where)]
-        for one in found if one.all is not None
-    ]  # fmt: skip
-    heads = ["what is changed", "arms", "ratio over all cells", "p (Holm)", *(cell_name(cell) for cell in where)]
-    return words.table(heads, rows)
+    rows = [[asked[one.a, one.b], *row] for one, row in zip(found, pair_rows(found), strict=True)]
+    return words.table(["what is changed", "arms", *ratio_heads(list(found[0].each) if found else [])], rows)
+
+
+def pair_table(found: Sequence[Compared]) -> str:
+    """Pairs of arms."""
+    return words.table(["arms", *ratio_heads(list(found[0].each))], pair_rows(found))
+
+
+def pair_rows(found: Sequence[Compared]) -> list[list[str]]:
+    """A row for each pair of arms."""
+    return [[f"`{one.a}` / `{one.b}`", *ratio_cells(one)] for one in found]
 
 
 def beside_table(found: Sequence[tuple[Compared, Speed]]) -> str:
@@ -101,8 +117,7 @@ def beside_table(found: Sequence[tuple[Compared, Speed]]) -> str:
     where = list(found[0][0].each) if found else []
     rows = [
         [f"`{one.a}`", words.ratio(one.all, bold=True) + partly(one), probability(one.all.p_corrected),
-         *(words.steps(fast.steps.get(cell)) for cell in where),
-         " / ".join(f"{c:.2f}" for c in fast.cost.values()) or "-", words.ratio(fast.budget)]
+         *(words.steps(fast.steps.get(cell)) for cell in where), *time_cells(fast)]
         for one, fast in found if one.all is not None
     ]  # fmt: skip
     heads = ["arm", "error, ratio to LoRA's", "p (Holm)", *(f"steps, {cell_name(cell)}" for cell in where),

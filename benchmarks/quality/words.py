@@ -18,6 +18,7 @@ ARM_WORDS = {
     "fera-fecl": "FeRA, prior and consistency loss", "fera-published": "FeRA, published mode", "dora": "DoRA",
     "adalora": "AdaLoRA", "loha": "LoHa", "ia3": "IA3", "fera-experts2": "FeRA, 2 experts",
     "fera-experts4": "FeRA, 4 experts", "fera-bands2": "FeRA, 2 bands", "fera-bands3": "FeRA, 3 bands",
+    "fera-loha-clock": "FeRA, LoHa's kind, by a clock",
 }  # fmt: skip
 IDEA_WORDS = {idea.arm.name: idea.question for idea in IDEAS}
 
