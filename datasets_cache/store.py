@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from spectra.errors import UserError
+from spectra.storage import folders
 
 Arrays = dict[str, NDArray[Any]]
 Shapes = dict[str, tuple[int, ...]]
@@ -112,7 +113,8 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Any
             f"cannot write to the cache {path.parent}: {error.strerror}; set SPECTRA_CACHE to a writable folder"
         ) from None
     try:
-        _fill(scratch / path.name, arrays, told or {})
+        with folders.settled():
+            _fill(scratch / path.name, arrays, told or {})
         _publish(scratch / path.name, path)
     except OSError as error:
         raise UserError(f"cannot write to the cache {path.parent}: {error.strerror or error}") from None

@@ -183,7 +183,7 @@ def held(path: Path) -> Iterator[None]:
     from adapt import state
 
     try:
-        with state.held(path, "adding to"):
+        with state.held(path, "adding to"), folders.settled():
             yield
     except OSError as error:
         if words := state.unwritable(error, path):

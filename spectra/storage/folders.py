@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -17,20 +18,46 @@ except ImportError:  # pragma: no cover - Windows has no such locks: one writer 
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".partial"
+PATIENCE = 10.0  # seconds to wait for files that are still being written when a call has failed
 
 
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Wait for, and hold, an advisory lock on a folder. It ends with the process, however that ends."""
     if fcntl is None:
-        yield
+        with settled():
+            yield
         return
     handle = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        with settled():
+            yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def settled() -> Iterator[None]:
+    """A block that zarr writes in; where it fails, it ends only when no file of it is being written any more.
+
+    zarr writes several files at once. When one is refused the call ends, while the others go on: they would come
+    between the runs of the next writer, or into a folder that is being removed.
+    """
+    try:
+        yield
+    except BaseException:
+        from zarr.core.sync import sync
+
+        sync(_rest())
+        raise
+
+
+async def _rest() -> None:
+    """Wait for the other tasks of this loop, but not for ever."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        await asyncio.wait(others, timeout=PATIENCE)
 
 
 @contextmanager
@@ -45,7 +72,8 @@ def beside(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     try:
-        yield folder / "cube"
+        with settled():
+            yield folder / "cube"
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
     finally:
