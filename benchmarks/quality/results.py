@@ -63,6 +63,7 @@ def context(
         "unfinished": unfinished(data, design),
         "arms_table": tables.arms_table(data), "parameter_spread": percent(tables.parameter_spread(data)),
         "error_table": tables.error_table(compared), "error_words": error_words(data),
+        "chance_words": verdict.chance_words(compared),
         "level_words": levels(data), "speed_table": tables.speed_table(fast), "speed_words": speed_words(costs),
         "question_table": tables.question_table(asked), "question_notes": QUESTION_NOTES,
         "text_table": tables.text_table(data), "text_words": text_words(data),

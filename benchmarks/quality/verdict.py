@@ -12,6 +12,9 @@ from benchmarks.quality.summary import GOAL, MAIN, Compared, Speed, Swept
 from benchmarks.quality.words import ARM_WORDS, cell_name, listed, named, percent, steps
 from reports.statistics import Ratio
 
+SAME = "fera-uniform"
+"""The arm that is LoRA by another name."""
+
 
 def verdict(compared: Sequence[Compared], found: Sequence[Speed]) -> str:
     """The result in one paragraph."""
@@ -75,6 +78,22 @@ def with_ratio(one: Compared) -> str:
     assert one.all is not None
     ends = f"{one.all.low:.3f} to {one.all.high:.3f}"
     return f"{ARM_WORDS.get(one.a, one.a)} ({one.all.value:.3f}, {ends}{partly(one)})"
+
+
+def chance_words(compared: Sequence[Compared]) -> str:
+    """How far two arms of one function end apart: what a ratio in a single cell is when no method differs."""
+    same = next((one for one in compared if one.a == SAME), None)
+    there = [] if same is None else [ratio for ratio in same.each.values() if ratio is not None]
+    if not there:
+        return ""
+    low, high = min(r.value for r in there), max(r.value for r in there)
+    outside = sum(r.differs for r in there)
+    return (
+        f"{named(SAME)} is a check of the method: with even gates FeRA is the function that LoRA is, and only the "
+        f"random start and the rate that its own sweep chose are others. Its ratios in single cells go from {low:.3f} "
+        f"to {high:.3f}, and {outside} of {len(there)} uncorrected intervals exclude 1; a ratio of this size in one "
+        "cell is no sign of a better or worse method."
+    )
 
 
 def partly(one: Compared) -> str:

@@ -37,6 +37,15 @@ def test_other_arms_are_named_once_they_differ_after_correction() -> None:
     assert "No other arm differs from LoRA after correction." in said(1.0)
 
 
+def test_an_arm_of_loras_function_shows_what_chance_does(tmp_path: Path) -> None:
+    found = numbers.collect(experiment(tmp_path, {"lora": 1.0, "fera-uniform": 1.2}, 2, ("mini",)))
+    compared = summary.against_lora(found)
+    ratios = [ratio for ratio in compared[0].each.values() if ratio is not None]
+    text = verdict.chance_words(compared)
+    assert f"from {min(r.value for r in ratios):.3f} to {max(r.value for r in ratios):.3f}, and 2 of 2" in text
+    assert verdict.chance_words([]) == ""
+
+
 def test_the_goal_is_said_to_be_missed_or_reached_with_the_number() -> None:
     missed = r"No arm reached the goal, .*: the least share, over all arms and cells, was 0\.\d\d \(0"
     assert re.search(missed, said(0.9))
