@@ -44,6 +44,7 @@ def generate(
     images: Sequence[Image.Image] | None = None,
     tick: Callable[[int], None] | None = None,
     batch: int = CHUNK,
+    on_step_end: Callable[..., dict[str, Any]] | None = None,
 ) -> Tensor:
     """Final latents (n, c, [t], h, w) float32 of the pipeline for prompts and seeds of equal number.
 
@@ -54,6 +55,7 @@ def generate(
         sizes: default: the picture size that the model was made for, and its own number of frames.
         images: for models that animate pictures, the first frame of each sample; prompts are then not read.
         tick: called with the number of samples just made.
+        on_step_end: the `callback_on_step_end` of the pipeline's calls.
 
     Raises:
         UserError: a model that animates pictures, and none were given.
@@ -72,6 +74,7 @@ def generate(
             | call_defaults(pipe)
             | cleaning(pipe)
         )
+        call |= {} if on_step_end is None else {"callback_on_step_end": on_step_end}
         parts.append(_latents(pipe, call | {"generator": noise, "num_inference_steps": steps}))
         if tick:
             tick(len(noise))

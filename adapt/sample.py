@@ -54,6 +54,7 @@ def sample(
     guidance: float | None = None,
     batch: int = 8,
     overwrite: bool = False,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write one PNG for each prompt and seed, `0000-a-red-circle-seed0.png` and so on, into the folder `out`.
@@ -68,9 +69,10 @@ def sample(
         steps, guidance: default: those of the run's own pictures, else 20 and 3.
         overwrite: replace the pictures that an earlier call left in `out`; without it, a folder with pictures is
             refused.
+        device: such as "cuda:1"; default: the accelerator that is there, else the CPU.
 
     Raises:
-        UserError: no adapter there, one that belongs to another model, nothing to draw, nowhere to write,
+        UserError: no adapter there, one that belongs to another model, nothing to draw, nowhere to write or to compute,
             or pictures in `out` that may not be replaced.
     """
     prompts, seeds = list(prompts), list(seeds)
@@ -78,7 +80,8 @@ def sample(
     adapter, record = find_adapter(Path(run_or_adapter))
     old = _replaceable(Path(out), overwrite)
     settings: dict[str, Any] = record.get("config", {}) if record else {}
-    pipe, steps = open_adapter(adapter, record, model), steps or int(settings.get("sample_steps", 20))
+    pipe = open_adapter(adapter, record, model, device=device)
+    steps = steps or int(settings.get("sample_steps", 20))
     check_steps(pipe, steps)
     folder = _writable(Path(out))
     for path in old:

@@ -210,15 +210,19 @@ def load_data(config: TrainConfig, pipe: Any, progress: Progress) -> tuple[Cache
     return data.take(train_rows), again[0]
 
 
-def encode_ahead(config: TrainConfig, progress: Progress = silent) -> dict[str, dict[str, Any]]:
-    """Encode the data of a run without training; what `datasets_cache.report.describe` says of each part."""
+def encode_ahead(
+    config: TrainConfig, progress: Progress = silent, device: str | None = None
+) -> dict[str, dict[str, Any]]:
+    """Encode the data of a run without training, on `device`, or where accelerate would train.
+
+    Returns what `datasets_cache.report.describe` says of each part.
+    """
     from accelerate import Accelerator
 
-    from spectra.models import load_pipeline
+    from spectra.devices import opened
 
     check_sources(config)
-    pipe: Any = load_pipeline(config.model)
-    pipe.to(Accelerator().device)
+    pipe = opened(config.model, Accelerator().device if device is None else device)
     train, heldout = load_data(config, pipe, progress)
     classes = class_data_of(config, pipe, progress)
     parts = {"training": train, "held out": heldout} | ({} if classes is None else {"class": classes})

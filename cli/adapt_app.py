@@ -10,6 +10,7 @@ import typer
 from cli.carrying import cache, export
 from cli.common import Json, application, collect_prompts, count, emit, parse_seeds, progress_bar
 from cli.judging import evaluate, report
+from cli.options import Device
 from cli.train_options import TrainCommand
 from cli.training import plan, settings, train
 
@@ -35,6 +36,7 @@ def sample(
     model: Annotated[str | None, typer.Option("--model", help="Base model; default: the run's.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps; default: the run's.")] = None,
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Guidance; default: the run's.")] = None,
+    device: Device = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what an earlier call left in --out.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -46,7 +48,7 @@ def sample(
 
         paths = generate(
             run, texts, numbers, out, model=model, steps=steps, guidance=guidance, overwrite=overwrite,
-            progress=progress,
+            device=device, progress=progress,
         )  # fmt: skip
     if as_json:
         emit({"pictures": [{"path": path, **read_facts(path)} for path in paths]})

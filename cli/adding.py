@@ -1,18 +1,58 @@
-"""Adding to an evaluation that exists: what it says in the place of options that were not given."""
+"""Adding to an evaluation: what it says in the place of options, and of adapters, that were not given."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli.common import Progress, count, note
+from spectra.errors import UserError
 
 if TYPE_CHECKING:
     from adapt.evaluation.protocol import Protocol
 
 MOST = 8
-"""How many seeds are listed."""
+"""How many seeds, or adapters, are listed."""
+ADAPTERS = "runs of `adapt train`, adapter folders, LoRA files or merged checkpoints"
+
+
+def named(adapters: Sequence[str] | None, out: Path, begins: bool) -> list[str]:
+    """The adapters that were given; none, for the base alone, where the rest `begins` an evaluation of nothing else.
+
+    Raises:
+        UserError: nothing was given that could be evaluated: what there is at `out`, and what to give.
+    """
+    if adapters:
+        return list(adapters)
+    held = labels_in(out)
+    if begins and len(held or ()) < 2:  # an evaluation of the base alone, which begins, goes on or is finished
+        return []
+    if held is None:
+        raise UserError(
+            f"nothing was given to evaluate, and there is no evaluation at {out}; give {ADAPTERS} to compare with the "
+            "base, or only --model and --prompt TEXT (or --prompts FILE) to measure the base alone"
+        )
+    page = f", or look at it with `adapt report {shlex.quote(str(out))}`" * (len(held) > 1)
+    raise UserError(f"nothing was given to evaluate, and {out} holds {_models(held)}; give {ADAPTERS} to add{page}")
+
+
+def labels_in(out: Path) -> list[str] | None:
+    """The whole models of an evaluation, the base among them; None where there is no evaluation."""
+    from adapt.evaluation.store import exists, known_in
+
+    place = out.expanduser()
+    return [one.label for one in known_in(place)] if exists(place) else None
+
+
+def _models(held: Sequence[str]) -> str:
+    """What an evaluation holds, in words."""
+    if len(held) < 2:
+        return "the base alone" if held else "nothing whole yet"
+    adapters = held[1:]
+    more = f" and {len(adapters) - MOST} more" if len(adapters) > MOST else ""
+    return f"the base and {count(len(adapters), 'adapter')} ({', '.join(adapters[:MOST])}{more})"
 
 
 def taken(out: Path, given: Mapping[str, object]) -> str:
@@ -31,10 +71,7 @@ def taken(out: Path, given: Mapping[str, object]) -> str:
 
 def whole_in(out: Path) -> int:
     """How many models an evaluation holds, the base among them; 0 where there is none."""
-    from adapt.evaluation.store import exists, known_in
-
-    place = out.expanduser()
-    return len(known_in(place)) if exists(place) else 0
+    return len(labels_in(out) or ())
 
 
 def nothing_to_do(adapters: Sequence[str], out: Path) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.common import Json, count, emit, parse_seeds, printable, progress_bar, wrapped
+from cli.options import Device
 from cli.train_options import ConfigFile, DataSource, Heldout, Model, Set, configured, parse_settings
 from spectra.errors import UserError
 
@@ -29,6 +30,7 @@ def export(
     seeds: Annotated[str, typer.Option("--seeds", help="Seeds for each prompt: 0:4, or 1,4,7.")] = "0",
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Sampling steps; default: the run's.")] = None,
     rank: Annotated[int, typer.Option("--rank", min=1, help="Largest rank where an update is no LoRA.")] = 64,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Write an adapter for programs that do not have this package, and measure what that costs."""
@@ -36,7 +38,10 @@ def export(
         from adapt.export import FACTS_FILE
         from adapt.export import export as write
 
-        write(run, out, form, model, prompts=prompt or None, seeds=parse_seeds(seeds), steps=steps, rank=rank)
+        write(
+            run, out, form, model, prompts=prompt or None, seeds=parse_seeds(seeds), steps=steps, rank=rank,
+            device=device,
+        )  # fmt: skip
         facts = json.loads((out / FACTS_FILE).read_text(encoding="utf-8"))
     files = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     if as_json:
@@ -70,6 +75,7 @@ def cache(
     data: DataSource = None,
     heldout: Heldout = None,
     settings: Set = None,
+    device: Device = None,
     prune: Annotated[
         float | None, typer.Option("--prune", min=0, metavar="DAYS", help="Remove what no run has used for so long.")
     ] = None,
@@ -77,7 +83,8 @@ def cache(
 ) -> None:
     """Encode a data set ahead of training and describe it; without one, say what the cache holds."""
     if data is None and config is None:
-        if given := [name for name, value in (("model", model), ("heldout", heldout)) if value is not None]:
+        options = {"model": model, "heldout": heldout, "device": device}
+        if given := [name for name, value in options.items() if value is not None]:
             raise UserError(f"--{given[0]} says nothing without --data; give the data to encode, or leave it out")
         _usage(_cache_folder(settings), prune, as_json)
         return
@@ -88,7 +95,7 @@ def cache(
         from adapt.task import encode_ahead
         from datasets_cache.report import lines
 
-        found = encode_ahead(made, progress)
+        found = encode_ahead(made, progress, device)
     if as_json:
         emit(found)
         return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.adding import nothing_to_do, saying, taken, whole_in
+from cli.adding import named, nothing_to_do, saying, taken, whole_in
 from cli.common import (
     Json,
     collect_prompts,
@@ -25,6 +25,7 @@ from cli.common import (
     sentence,
     wrapped,
 )
+from cli.options import Device
 from cli.watching import logged_bar
 from spectra.errors import UserError
 
@@ -48,9 +49,9 @@ GATE_FAILED = 1
 
 def evaluate(
     adapters: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(help="Runs, adapter folders, LoRA files or merged checkpoints; the base is always measured."),
-    ],
+    ] = None,
     out: Annotated[Path, typer.Option("--out", help="Store to write or to add to.")] = Path("evaluation.zarr"),
     model: Annotated[str | None, typer.Option("--model", help="Base model; default: that of the runs.")] = None,
     prompt: Annotated[list[str] | None, typer.Option("--prompt", help="A prompt; repeat it for more.")] = None,
@@ -79,9 +80,7 @@ def evaluate(
     guidance: Annotated[float | None, typer.Option("--guidance", min=0, help="Guidance; default: the runs'.")] = None,
     resolution: Annotated[int | None, typer.Option("--resolution", min=8, help="Side of the pictures, pixels.")] = None,
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Pictures at once; default: 8.")] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Such as cuda:1 or cpu; default: the accelerator that is there.")
-    ] = None,
+    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Generate with several adapters from the same prompts, seeds and noise, and measure what differs.
@@ -89,6 +88,7 @@ def evaluate(
     Further adapters are added to a store that exists: what is not given is as the store has it, prompts included.
     An interrupted evaluation goes on when the command is given again.
     """
+    given = named(adapters, out, begins=bool(model and (prompt or prompts)))
     asked: dict[str, Any] = {
         "model": model, "prompts": _prompts(prompt, prompts, out),
         "seeds": None if seeds is None else parse_seeds(seeds),
@@ -100,11 +100,11 @@ def evaluate(
         import adapt
 
         found = adapt.evaluate(
-            adapters, out=out, names=name or None, device=device, progress=saying(words, progress),
+            given, out=out, names=name or None, device=device, progress=saying(words, progress),
             command=shlex.join(["adapt", *sys.argv[1:]]), **asked | {"networks": tuple(network or ["auto"])},
         )  # fmt: skip
     if found.sizes["adapter"] == before:
-        note(nothing_to_do(adapters, out))
+        note(nothing_to_do(given, out))
     from reports.evaluated import judged
 
     judgement = judged(out, found, (), json.loads(found.attrs["protocol"]))
@@ -220,6 +220,13 @@ def report(
     ],
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("report.html"),
     cube: Annotated[Path | None, typer.Option("--cube", help="Cube of the base model, by `spectra probe`.")] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            help="Adapter (or arm, or base) to compare all with; default: each with each, above four with the first.",
+        ),
+    ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="JUnit XML file to write, for CI.")] = None,
     fail_if: Annotated[
         list[str] | None,
@@ -233,7 +240,7 @@ def report(
         import reports
 
         progress("reading runs", 0, 2)
-        made = reports.build([path for path in runs if path not in files], cube)
+        made = reports.build([path for path in runs if path not in files], cube, against)
         failures = [found for gate in fail_if or [] for found in made.check(gate)]
         progress("drawing", 1, 2)
         written = reports.write(made, out)

@@ -1,4 +1,4 @@
-"""Options of the commands of `spectra` that have much to say."""
+"""Options of the commands of `spectra` that have much to say, and those that both programs share."""
 
 from __future__ import annotations
 
@@ -62,6 +62,9 @@ CallArguments = Annotated[
 Dtype = Annotated[
     Literal["float32", "bfloat16", "float16"] | None,
     typer.Option("--dtype", help="Type that the model's weights are opened in. Default: float32."),
+]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Such as cuda:1 or cpu; default: the accelerator that is there.")
 ]
 ABOUT_FIGURE = "Picture to write; default: beside the cube, and none with --json."
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples generated at once.")]

@@ -30,6 +30,7 @@ from cli.options import (
     Batch,
     CallArguments,
     Data,
+    Device,
     Dtype,
     Guidance,
     GuidanceScale,
@@ -67,6 +68,7 @@ def probe(
     adapter: Adapter = None,
     call: CallArguments = None,
     dtype: Dtype = None,
+    device: Device = None,
     data: Data = None,
     batch: Batch = 8,
     resume: Resume = "allow",
@@ -82,7 +84,7 @@ def probe(
     bank, start, before = parse_bands(bands), time.monotonic(), runs_in(out)
     seen: list[int] = []  # of this process's share of the runs, how many are there: at the start, after each batch
     with kept(lambda: _left(out, seen)), progress_bar(f"probing {printable(model)}", show=leads()) as progress:
-        shared: dict[str, Any] = {"bank": bank, "batch": batch, "resume": resume}
+        shared: dict[str, Any] = {"bank": bank, "batch": batch, "device": device, "resume": resume}
         shared["progress"] = lambda done, total: _note(seen, progress, done, total)
         if data is not None:
             _refuse_sampling(prompt, prompts, scheduler, guidance, adapter, signals, guidance_scale, call, dtype)

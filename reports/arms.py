@@ -199,11 +199,16 @@ def group(runs: Sequence[Run]) -> list[Arm]:
     return styled(sorted(arms, key=rank_of))
 
 
-def reference_of(arms: Sequence[Arm]) -> Arm | None:
-    """The arm that others are compared with: LoRA (the best, if several), else FeRA without prior; None if alone."""
+def reference_of(arms: Sequence[Arm], against: str = "") -> Arm | None:
+    """The arm that others are compared with: `against`, else LoRA (the best, if several), else FeRA without prior.
+
+    None where an arm is alone.
+    """
     lora = [arm for arm in arms if arm.method.lower() == "lora"]
     if len(arms) < 2:
         return None
+    if chosen := [arm for arm in arms if arm.label == against]:
+        return chosen[0]
     if lora:
         return min(lora, key=lambda arm: float(arm.errors().mean()))
     bare = [arm for arm in arms if not arm.prior]

@@ -11,6 +11,7 @@ from typing import Any
 from reports.arms import Arm, group, reference_of
 from reports.base import Base, read_base
 from reports.cells import noise_levels
+from reports.chosen import check_name
 from reports.compare import comparisons
 from reports.evaluated import Evaluation, read_evaluation, run_of, with_runs
 from reports.evaluation_verdict import say_evaluation
@@ -119,12 +120,11 @@ def cubes_by_task(given: Given, cube: Path | None, tasks: Sequence[Task]) -> dic
     return found
 
 
-def base_of(task: Task, cube: Path | None) -> Base | None:
-    """The base model while it generates: from a cube, else from the probe of an evaluation."""
-    if cube is not None:
-        return read_base(cube, task.model_hash)
-    probes = [one.path / PROBE for one in task.evaluations if (one.path / PROBE / "zarr.json").is_file()]
-    return read_base(probes[0], task.model_hash) if probes else None
+def bases_of(task: Task, cube: Path | None, found: Sequence[Evaluation]) -> dict[str, Base]:
+    """The base model while it generates, by what watched it: the cube, then the probes of evaluations."""
+    probes = {one.title: one.path / PROBE for one in found if (one.path / PROBE / "zarr.json").is_file()}
+    paths = ({cube.name: cube} if cube is not None else {}) | probes
+    return {name: read_base(path, task.model_hash) for name, path in paths.items()}
 
 
 def said_of(arms: Sequence[Arm], report: Report) -> list[Said]:
@@ -146,18 +146,21 @@ def said_of(arms: Sequence[Arm], report: Report) -> list[Said]:
     return brief(found + ([about_bands(report.base)] if report.base and not arms else []))
 
 
-def report_of(task: Task, cube: Path | None, others: Sequence[Path] = ()) -> Report:
+def report_of(task: Task, cube: Path | None, others: Sequence[Path] = (), against: str = "") -> Report:
     """The report of one task."""
     if task.runs:
         same_grid(task.runs)
         same_pictures(task.runs)
     arms = group(task.runs)
-    reference = reference_of(arms)
-    base = base_of(task, cube)
     found = tuple(with_runs(one, arms) for one in own_names(task.evaluations))
-    pairs = tuple(comparisons(arms, reference))
-    bare = Report(tuple(arms), reference, pairs, base, title=task.title, evaluations=found)
-    warned = warnings(arms, base, found)
+    watched = bases_of(task, cube, found)
+    base = next(iter(watched.values()), None)
+    chosen = against in [arm.label for arm in arms]
+    reference = reference_of(arms, against)
+    pairs = tuple(comparisons(arms, reference, twins=not chosen))
+    own = against if chosen or any(one.against for one in found) else ""
+    bare = Report(tuple(arms), reference, pairs, base, title=task.title, evaluations=found, against=own)
+    warned = warnings(arms, base, found, watched, against)
     if base is not None and others:
         warned += other_cubes(base.cube, {path.name: open_cube(path) for path in others})
     return replace(bare, said=tuple(said_of(arms, bare)), warnings=tuple(warned))
@@ -191,15 +194,21 @@ def over_tasks(reports: Sequence[Report]) -> Report:
     return Report(said=tuple(brief(say_overview(reports))), warnings=tuple(warned), title=title, tasks=tuple(reports))
 
 
-def build(paths: Sequence[Path | str] | Path | str, cube: Path | str | None = None) -> Report:
+def build(
+    paths: Sequence[Path | str] | Path | str, cube: Path | str | None = None, against: str | None = None
+) -> Report:  # fmt: skip
     """Compare finished runs and evaluations of adapters; `cube` shows what the base model does.
+
+    `against` names the adapter (or the arm of runs, or "base") that all others are compared with, and nothing else is:
+    without it up to four adapters are compared each with each, of more each with the first, and arms with LoRA.
 
     Paths (or one path) are run directories, evaluations (`adapt evaluate`) and cubes (`spectra probe`) in any mixture.
     Runs and evaluations of the same adapters are matched. Of several models or data sets each is a task of its own,
     under a verdict over all of them (`Report.tasks`).
 
     Raises UserError when there is nothing to report on, when a folder is none of these or is incomplete, when runs of
-    one task were validated on different grids or generated for different prompts, or when a cube is of another model.
+    one task were validated on different grids or generated for different prompts, when a cube is of another model, or
+    when nothing has the name `against`.
     """
     given = sort_out([Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)])
     if not given.runs and not given.evaluations:
@@ -207,9 +216,13 @@ def build(paths: Sequence[Path | str] | Path | str, cube: Path | str | None = No
             "there are no runs to report on; give at least one folder that `adapt train` or `adapt evaluate` wrote."
         )
     runs = [read_run(path) for path in given.runs]
-    tasks = tasks_of(runs, [read_evaluation(path) for path in given.evaluations])
+    tasks = tasks_of(runs, [read_evaluation(path, against or "") for path in given.evaluations])
     cubes = cubes_by_task(given, Path(cube) if cube else None, tasks)
-    reports = [report_of(task, *cubes.get(i, (None, ()))) for i, task in enumerate(tasks)]
+    reports = []
+    for i, task in enumerate(tasks):
+        shown, others = cubes.get(i, (None, ()))
+        reports.append(report_of(task, shown, others, against or ""))
+    check_name(against or "", reports)
     return reports[0] if len(reports) == 1 else over_tasks(apart(reports, tasks))
 
 

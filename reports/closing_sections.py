@@ -125,7 +125,9 @@ def reproduce_section(report: Report, prefix: str = "") -> Section:
             steps.append((f"Evaluate the adapters of {one.title}.", commands))
     inputs = [str(run.path) for arm in report.arms for run in arm.runs] + [str(one.path) for one in report.evaluations]
     cube = ["--cube", str(probed.path)] if probed else []
-    steps.append(("Write this report.", shlex.join(["adapt", "report", *inputs, *cube, "--out", "report.html"])))
+    chosen = ["--against", report.against] if report.against else []
+    command = shlex.join(["adapt", "report", *inputs, *cube, *chosen, "--out", "report.html"])
+    steps.append(("Write this report.", command))
     note = "Equal versions, seeds and settings give equal numbers on the same kind of device."
     return Section(f"{prefix}reproduce", "How to reproduce", notes=(note,), kind="reproduce", extra={"steps": steps})
 

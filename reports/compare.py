@@ -218,16 +218,16 @@ def gates_of(arm: Arm) -> list[Gates]:
     return found
 
 
-def comparisons(arms: Sequence[Arm], reference: Arm | None) -> list[Against]:
-    """Every arm against the reference, then FeRA with prior against FeRA without, most wanted first."""
+def comparisons(arms: Sequence[Arm], reference: Arm | None, twins: bool = True) -> list[Against]:
+    """Every arm against the reference, then (`twins`) FeRA with prior against FeRA without, most wanted first."""
     if reference is None:
         return []
     order = sorted((arm for arm in arms if arm is not reference), key=lambda arm: (not arm.prior, arm.label))
     found = [against(arm, reference) for arm in order]
-    with_prior = [arm for arm in arms if arm.prior]
+    with_prior = [arm for arm in arms if arm.prior and twins]
     for arm in with_prior:
-        twins = [
+        bare = [
             b for b in arms if not b.prior and b.method == arm.method and b.config == arm.config and b is not reference
         ]
-        found += [against(arm, twin) for twin in twins]
+        found += [against(arm, twin) for twin in bare]
     return together(found)

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ class Evaluation:
     """Adapters that are another one once more, by label, and the first of each kind, which stands for them."""
     name: str = ""
     """What it is called where another evaluation of the report has the same store's name."""
+    against: str = ""
+    """The model that a person chose to compare all adapters with; empty for the usual pairs."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -80,8 +83,8 @@ class Evaluation:
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of adapters that are compared, each (a, b)."""
-        return tuple(pairs_of(self.distinct))
+        """The pairs of adapters that are compared, each (a, b); none where all are compared with the base model."""
+        return tuple(pairs_of(self.distinct, self.against))
 
     @property
     def with_base(self) -> tuple[tuple[str, str], ...]:
@@ -89,9 +92,14 @@ class Evaluation:
         return tuple((label, BASE) for label in self.distinct)
 
     @property
-    def with_first(self) -> bool:
-        """True where adapters are so many that each is compared with the first alone."""
-        return len(self.distinct) > ALL_PAIRS
+    def reference(self) -> str:
+        """The model that others are compared with: the one that was chosen, else the first adapter."""
+        return self.against or self.adapters[0]
+
+    @property
+    def untested(self) -> int:
+        """How many pairs of adapters are not compared, as each is compared with the reference alone."""
+        return comb(len(self.distinct), 2) - len(self.pairs)
 
     @property
     def title(self) -> str:
@@ -133,11 +141,17 @@ class Evaluation:
         return next((m for m in self.measures if m.name == name and m.adapter == label), None)
 
 
-def pairs_of(adapters: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs (a, b) with the earlier adapter as b: each with each where they are few, else all with the first."""
-    if len(adapters) <= ALL_PAIRS:
+def pairs_of(adapters: Sequence[str], against: str = "") -> list[tuple[str, str]]:
+    """Pairs (a, b) with the earlier adapter as b: each with each where they are few, else all with the first.
+
+    With `against` all with that one; none where that is the base model, which has a family of comparisons of its own.
+    """
+    if against == BASE:
+        return []
+    if len(adapters) <= ALL_PAIRS and not against:
         return [(b, a) for a, b in combinations(adapters, 2)]
-    return [(label, adapters[0]) for label in adapters[1:]]
+    other = against or adapters[0]
+    return [(label, other) for label in adapters if label != other]
 
 
 def read_protocol(path: Path) -> dict[str, Any]:
@@ -179,6 +193,11 @@ def finished_part(path: Path, data: xr.Dataset) -> tuple[xr.Dataset, tuple[str, 
     labels = [str(label) for label in data.adapter.values]
     named = [label or f"its adapter {place} (which has no name yet)" for place, label in enumerate(labels)]
     unfinished = tuple(label for label, done in zip(named, whole, strict=True) if not done)
+    if labels == [BASE] and not unfinished:
+        raise UserError(
+            f"{path} holds the base alone, and a report compares adapters with it; "
+            f"add one with `adapt evaluate ADAPTER --out {path}`."
+        )
     if BASE not in labels or BASE in unfinished or whole.sum() < 2:
         raise UserError(
             f"{path} is an unfinished evaluation: it has no {'adapter' if whole.any() else BASE} that is whole; "
@@ -191,24 +210,31 @@ def finished_part(path: Path, data: xr.Dataset) -> tuple[xr.Dataset, tuple[str, 
     return data, unfinished
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read and measure one evaluation; UserError says what is wrong with it."""
+def read_evaluation(path: Path, against: str = "") -> Evaluation:
+    """Read and measure one evaluation, of which all are compared with `against` where it has that adapter.
+
+    Raises UserError that says what is wrong with it.
+    """
     protocol = read_protocol(path)
-    return judged(path, *finished_part(path, opened(path)), protocol)
+    return judged(path, *finished_part(path, opened(path)), protocol, against)
 
 
-def judged(path: Path, data: xr.Dataset, unfinished: Sequence[str], protocol: Mapping[str, Any]) -> Evaluation:
+def judged(
+    path: Path, data: xr.Dataset, unfinished: Sequence[str], protocol: Mapping[str, Any], against: str = ""
+) -> Evaluation:  # fmt: skip
     """Everything that is measured and compared of the finished adapters of an evaluation."""
     copies = copies_of(data, BASE)
+    chosen = copies.get(against, against) if against in map(str, data.adapter.values) else ""
     labels = [label for label in map(str, data.adapter.values) if label != BASE and label not in copies]
     measured = metrics.measured(data)
     measures, absent = tuple(metrics.summarise(measured)), tuple(metrics.reasons(measured))
     known = {label for one in measured.quantities for label in one.adapters}
-    pairs = [(a, b) for a, b in pairs_of(labels) if {a, b} <= known]
+    pairs = [(a, b) for a, b in pairs_of(labels, chosen) if {a, b} <= known]
     to_base = [(label, BASE) for label in labels if {label, BASE} <= known]
     among = tuple(metrics.compare(measured, pairs)) if pairs else ()
     against_base = tuple(metrics.compare(measured, to_base)) if to_base else ()
-    found = Evaluation(path, data, protocol, tuple(unfinished), measures, among, against_base, absent, copies=copies)
+    families = measures, among, against_base, absent
+    found = Evaluation(path, data, protocol, tuple(unfinished), *families, copies=copies, against=chosen)
     return with_runs(found, ())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from reports import panels
+from reports.arms import STYLES
 from reports.evaluated import Evaluation
 from reports.evaluation_tables import shown_as
 from reports.metrics import Comparison, Measure
@@ -29,6 +30,19 @@ def point(m: Measure, found: Evaluation) -> tuple[str, int, Mark]:
     holds = any(c.holds for c in found.to_base if c.name == m.name and c.a == m.adapter)
     low, high = (end if np.isfinite(end) else np.nan for end in (m.value.low, m.value.high))
     return shown_as(m.adapter), found.styles[m.adapter], Mark(m.value.value, low, high, holds)
+
+
+def pair_styles(found: Evaluation, pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """A style for each pair (a, b): that of `a` where no pair before has it, else one that no adapter has.
+
+    Eight pairs are told apart, as eight adapters are; of more, some share a mark.
+    """
+    taken: list[int] = []
+    free = [style for style in range(STYLES) if style not in found.styles.values()]
+    for a, _ in pairs:
+        choices = [style for style in (found.styles[a], *free, *range(STYLES)) if style not in taken]
+        taken.append(choices[0] if choices else found.styles[a])
+    return taken
 
 
 def ratio_mark(m: Measure | None) -> Mark:

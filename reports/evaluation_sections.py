@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from reports import panels
 from reports.cells import Cells, energies_of, errors, noise_levels
 from reports.evaluated import BASE, Evaluation
-from reports.evaluation_marks import compared_mark, keys, marks, point, ratio_mark
+from reports.evaluation_marks import compared_mark, keys, marks, pair_styles, point, ratio_mark
 from reports.evaluation_pictures import drift_section, image_section, memory_section
 from reports.evaluation_tables import arrowed, attribute_table, comparison_table, measure_table, pinned_table, shown_as
 from reports.evaluation_words import about_energy, decisive, detail, of_pair, weight, where
-from reports.evidence import first_alone, how_paired, unlike
+from reports.evidence import how_paired, one_alone, unlike
 from reports.sections import Mark, Panel, Room, Said, Section
 from reports.words import brief, capital
 
@@ -93,7 +94,7 @@ def measure_section(found: Evaluation, prefix: str) -> Section | None:
         "filled where an adapter differs from the base model "
         "after Holm’s correction over all comparisons with it."
     )
-    notes = tuple(filter(None, (note, first_alone(found))))
+    notes = tuple(filter(None, (note, one_alone(found))))
     return Section(
         f"{prefix}measures", "All measures with their intervals", tuple(said), notes, keys(found), tuple(drawn),
         (answers,) if answers else (), nav="Measures",
@@ -127,9 +128,12 @@ def spectrum_section(found: Evaluation, prefix: str) -> Section | None:
         return None
     energies = unlike(found, energies_of(found))
     drawn = [*band_ratio_panel(found, prefix), *radial_panel(found, prefix)]
-    rows = [(f"{one.a} over {one.b}", found.styles[one.a], marks(one.bands)) for one in energies]
+    styles = pair_styles(found, [(one.a, one.b) for one in energies])
+    rows = [(f"{one.a} over {one.b}", i, marks(one.bands)) for i, one in zip(styles, energies, strict=True)]
     if rows:
-        drawn.append(panels.over_bands(f"{prefix}pair-bands", "Band energies, one adapter over another", rows, "ratio"))
+        title = "Band energies, one adapter over another"
+        own = tuple(replace(panels.style_key(label, style), dashes="") for label, style, _ in rows)
+        drawn.append(replace(panels.over_bands(f"{prefix}pair-bands", title, rows, "ratio"), keys=own))
     said = tuple(brief([about_energy(one) for one in energies]))
     note = (
         "Points are filled where the 95 % interval of a model excludes the energy of the held-out pictures, and "

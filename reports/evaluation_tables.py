@@ -8,7 +8,7 @@ import numpy as np
 
 from reports.evaluated import BASE, Evaluation
 from reports.evaluation_words import FIRST, weight
-from reports.evidence import moved, number, would_show
+from reports.evidence import model, moved, number, would_show
 from reports.metrics import Measure
 from reports.sections import ARROWS, Table
 
@@ -60,11 +60,15 @@ def arrowed(table: Table) -> Table:
 
 
 def comparison_table(found: Evaluation) -> Table | None:
-    """Every comparison of two adapters, and what it could have seen; None with a single adapter."""
-    if not found.among:
+    """Every comparison of two adapters, and what it could have seen; None with a single adapter.
+
+    Where all are compared with the base model these comparisons.
+    """
+    compared = found.to_base if found.against == BASE else found.among
+    if not compared:
         return None
     rows = []
-    for c in sorted(found.among, key=lambda c: not c.holds):
+    for c in sorted(compared, key=lambda c: not c.holds):
         low, high = c.difference.low, c.difference.high
         span = f"{number(low)} to {number(high)}" if np.isfinite(low) and np.isfinite(high) else "–"
         kind = "ratio" if c.kind == "ratio" else "difference"
@@ -74,7 +78,8 @@ def comparison_table(found: Evaluation) -> Table | None:
             (f"{c.title}: {c.a} against {c.b}", value, span, kind, str(c.difference.n), number(c.p_corrected), verdict)
         )
     heads = ("comparison", "value", "95 % interval", "kind", "n", "p, corrected", "finding")
-    pairs = f"Adapters against the first, {found.adapters[0]}" if found.with_first else "Adapters in pairs"
+    first = "the first, " * (not found.against)
+    pairs = f"Adapters against {first}{model(found.reference)}" if found.untested else "Adapters in pairs"
     caption = f"{pairs}; paired over the same prompts and seeds; p by Holm over these {len(rows)} comparisons"
     caption += ", those that hold first"
     return Table(caption, heads, tuple(rows))

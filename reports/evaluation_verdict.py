@@ -41,13 +41,13 @@ def say_evaluation(found: Evaluation, cells: Sequence[Cells], noise: Sequence[fl
 
 def verdict_on(found: Evaluation) -> tuple[list[Said], bool]:
     """What stands first, and whether it leaves out verdicts on pairs."""
-    alike = all_identical(found)
+    alike, harmed = all_identical(found), harmed_at(found)
+    but = f", but at some noise levels the error of {listed([*harmed])} is higher" if harmed else ""
+    base = [replace(one, claim=one.claim + but) for one in against_base(found)]
     if not found.pairs:
         based = [label for label in found.distinct if not same(found, label, BASE)]
-        return [*alike, *(about_base_model(found, label) for label in based)], False
-    harmed = harmed_at(found)
-    but = f", but at some noise levels the error of {listed([*harmed])} is higher" if harmed else ""
-    best, base = best_of(found), [replace(one, claim=one.claim + but) for one in against_base(found)]
+        return [*base, *alike, *(about_base_model(found, label) for label in based)], False
+    best = best_of(found)
     old = [pair for pair in found.pairs if best and told_by_best(found, *pair)]
     news = [headline(found, *pair) for pair in found.pairs if pair not in old]
     first, rest = (best, news) if best else (news[:1], news[1:])
@@ -57,7 +57,7 @@ def verdict_on(found: Evaluation) -> tuple[list[Said], bool]:
 def told_by_best(found: Evaluation, a: str, b: str) -> bool:
     """True where the verdict on a pair would only repeat what `best_of` says."""
     judged = decisive(found.among)
-    first = found.adapters[0]
+    first = found.reference
     name, label = winner(found) or (deciding([c for c in judged if c.b == first]), first)
     held = {c.name for c in of_pair(judged, a, b) if c.favours is not None}
     return held <= {name} and label in (a, b)

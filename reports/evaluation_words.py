@@ -120,9 +120,9 @@ def against_base(found: Evaluation) -> list[Said]:
     return [replace(said, kind="base")] if said is not None and len(found.distinct) > 1 else []
 
 
-def against_first(found: Evaluation) -> list[Said]:
-    """Which adapters are better and worse than the first."""
-    said = sides(found, found.among, found.adapters[0])
+def against_reference(found: Evaluation) -> list[Said]:
+    """Which adapters are better and worse than the one that all are compared with."""
+    said = sides(found, found.among, found.reference)
     return [replace(said, kind="best")] if said is not None else []
 
 
@@ -143,17 +143,17 @@ def worse_levels(found: Evaluation, harmed: Mapping[str, str]) -> list[Said]:
 
 
 def best_of(found: Evaluation) -> list[Said]:
-    """Of three adapters or more the one that beats every other; where none does, how each stands to the first."""
+    """Of three adapters or more the one that beats every other; where none does, how each stands to the reference."""
     if len(found.distinct) < 3:
         return []
     won = winner(found)
-    return [about_winner(found, *won)] if won else against_first(found)
+    return [about_winner(found, *won)] if won else against_reference(found)
 
 
 def winner(found: Evaluation) -> tuple[str, str] | None:
     """The weightiest measure in which one adapter beats every other, and that adapter."""
     judged = decisive(found.among)
-    for name in dict.fromkeys(c.name for c in judged) if not found.with_first else ():
+    for name in dict.fromkeys(c.name for c in judged) if not found.untested else ():
         favoured = [c.favours for c in judged if c.name == name]
         for label in found.distinct:
             if favoured.count(label) == len(found.distinct) - 1:

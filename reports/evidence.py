@@ -141,16 +141,20 @@ def unlike(found: Evaluation, compared: Sequence[P]) -> list[P]:
     return [one for one in compared if (one.a, one.b) not in alike]
 
 
-def first_alone(found: Evaluation) -> str:
-    """Says where adapters are too many to compare each with each; empty where they are not."""
-    return f"Of so many adapters each is compared with the first, {found.adapters[0]}, alone." * found.with_first
+def one_alone(found: Evaluation) -> str:
+    """Says where not each adapter is compared with each, as they are many or one was chosen; empty where it is."""
+    if not found.untested:
+        return ""
+    if found.against:
+        return f"Each adapter is compared with {model(found.against)} alone, which was chosen."
+    return f"Of so many adapters each is compared with the first, {found.adapters[0]}, alone."
 
 
 def how_paired(found: Evaluation) -> str:
     """Which pairs the panels of a section compare, where it is not each with each; empty where it is."""
     based = [group for group in twins(found) if BASE in group]
     alike = no_panels([[model(name) for name in group if name not in found.copies] for group in based])
-    return " ".join(part for part in (first_alone(found), alike) if part)
+    return " ".join(part for part in (one_alone(found), alike) if part)
 
 
 def would_show(c: Comparison) -> str:
@@ -166,11 +170,17 @@ def would_show(c: Comparison) -> str:
 
 
 def quiet(judged: Sequence[Comparison]) -> str:
-    """In how many measures no difference was found, and in how many of these none could have shown."""
+    """In how many measures no difference was found, and in how many of these none could have shown, or hardly one."""
     silent = [c for c in judged if c.favours is None]
-    blind = sum(c.blind for c in silent)
-    none = f" (in {blind} of these none could have shown)" * (blind > 0)
-    return f"{QUIET} in {len(silent)} of {count(len(judged), 'measure')}{none}"
+    coarse = unseeing([[c] for c in silent], "these")
+    return f"{QUIET} in {len(silent)} of {count(len(judged), 'measure')}{f' ({coarse})' * bool(coarse)}"
+
+
+def unseeing(silent: Sequence[Sequence[Comparison]], which: str) -> str:
+    """In how many measures, of comparisons each, nothing could have shown or hardly anything; empty where in none."""
+    coarse = [of for of in silent if all(c.coarse for c in of)]
+    none = "none" if all(c.blind for of in coarse for c in of) else "hardly any"
+    return f"in {len(coarse)} of {which} {none} could have shown" * bool(coarse)
 
 
 def others(judged: Sequence[Comparison], name: str) -> str:
@@ -182,10 +192,9 @@ def others(judged: Sequence[Comparison], name: str) -> str:
     silent = [of for of in rest if not any(c.favours for c in of)]
     if not silent:
         return "; in no other measure is another better" * bool(rest)
-    blind = sum(all(c.blind for c in of) for of in silent)
-    none = f", in {blind} of which none could have shown" * (blind > 0)
+    coarse = unseeing(silent, "which")
     how_many = f"any of {len(rest)}" if len(silent) == len(rest) else f"{len(silent)} of {len(rest)}"
-    return f"; {QUIET} in {how_many} other measures{none}"
+    return f"; {QUIET} in {how_many} other measures{f', {coarse}' * bool(coarse)}"
 
 
 def p_words(c: Comparison) -> str:

@@ -87,7 +87,7 @@ def short_names(found: Evaluation) -> dict[str, str]:
 def of_evaluation(found: Evaluation) -> Iterator[Quantity]:
     """What an evaluation gives: every measure, by its name and by a shorter one, and ratios of errors.
 
-    `error_ratio` is over the first adapter, the one to beat, as that of runs is over their reference.
+    `error_ratio` is over the first adapter, the one to beat, or the chosen one; that of runs is over their reference.
     """
     short = short_names(found)
     for m in found.measures:
@@ -96,11 +96,11 @@ def of_evaluation(found: Evaluation) -> Iterator[Quantity]:
             yield of(short[m.name], m.adapter, m.value)
     for name, comparisons in (("error_ratio", found.among), ("error_against_base", found.to_base)):
         for c in comparisons:
-            if c.name == "validation_error" and c.kind == "ratio" and c.b in (BASE, found.adapters[0]):
+            if c.name == "validation_error" and c.kind == "ratio" and c.b in (BASE, found.reference):
                 for label in (c.a, *(copy for copy, first in found.copies.items() if first == c.a)):
                     yield of(name, label, c.difference, c.b)
     for copy, first in found.copies.items():
-        if first == found.adapters[0] and found.measured("validation_error", copy) is not None:
+        if first == found.reference and found.measured("validation_error", copy) is not None:
             yield exact("error_ratio", copy, 1.0, first)
 
 

@@ -38,6 +38,8 @@ class Report:
     title: str = field(default="")
     evaluations: tuple[Evaluation, ...] = ()
     tasks: tuple[Report, ...] = ()
+    against: str = ""
+    """The name that was chosen to compare all with; empty where none was, or where nothing here has it."""
 
     @property
     def sentences(self) -> list[str]:

@@ -51,12 +51,24 @@ class Said:
 
 
 @dataclass(frozen=True)
+class Key:
+    """One entry of a figure's key: a line (with its dashes and marker) or a filled square, and what it stands for."""
+
+    label: str
+    colour: str
+    dashes: str = ""
+    filled: bool = False
+    marker: str = ""
+
+
+@dataclass(frozen=True)
 class Panel:
-    """A figure with its heading and, where needed, a note below."""
+    """A figure with its heading and, where needed, a note below and a key of its own."""
 
     title: str
     svg: Markup
     note: str = ""
+    keys: tuple[Key, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,17 +80,6 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     better: tuple[str, ...] = ()
     """Of each row, which side is better: "lower", "higher" or neither; drawn as an arrow and said to screen readers."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """One entry of a figure's key: a line (with its dashes and marker) or a filled square, and what it stands for."""
-
-    label: str
-    colour: str
-    dashes: str = ""
-    filled: bool = False
-    marker: str = ""
 
 
 @dataclass(frozen=True)

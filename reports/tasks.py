@@ -57,7 +57,7 @@ def of_runs(task: Report) -> list[Entry]:
 
 
 def of_evaluations(task: Report) -> list[Entry]:
-    """The adapters of a task's evaluations against the first, by the weightiest ratio in which lower is better.
+    """The adapters of a task's evaluations against their reference, by the weightiest ratio in which lower is better.
 
     Weights that several evaluations of the task compare are compared once, by the first of these.
     """
@@ -77,8 +77,8 @@ def of_evaluations(task: Report) -> list[Entry]:
 
 
 def deciding_ratios(one: Evaluation) -> list[Comparison]:
-    """The comparisons of an evaluation with its first adapter by the weightiest ratio in which lower is better."""
-    pairs = [c for c in one.among if c.b == one.adapters[0]] or list(one.to_base)
+    """The comparisons of an evaluation with its reference by the weightiest ratio in which lower is better."""
+    pairs = [c for c in one.among if c.b == one.reference] or list(one.to_base)
     usable = [c for c in decisive(pairs) if c.kind == "ratio" and c.better == "lower"]
     return [c for c in usable if c.name == usable[0].name]
 

@@ -47,7 +47,8 @@ EVALUATION_TERMS = (
     (
         "What would have shown",
         "The smallest true difference that so many prompts show with 80 % power at the corrected level. No "
-        "difference found does not mean that there is none.",
+        "difference found does not mean that there is none. Where hardly any could have shown, not even one of half "
+        "the largest value (or of half the scale) would have; where none could, none of any size that matters.",
     ),
     (
         "Drift",

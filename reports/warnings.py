@@ -12,6 +12,7 @@ import xarray as xr
 from reports.arms import Arm
 from reports.base import Base
 from reports.budget import UNEQUAL, thousands, unequal_parameters
+from reports.chosen import chosen_arm, lacking, one_reference
 from reports.compare import FEW_SAMPLES, UNUSED, gates_of
 from reports.evaluated import Evaluation
 from reports.training_words import say_unused
@@ -77,22 +78,23 @@ def generation(arms: Sequence[Arm]) -> list[str]:
 
 
 def tuning(arms: Sequence[Arm]) -> list[str]:
-    """One learning rate per method is no tuned comparison; a best-of-several reference is chosen on the same data."""
-    said = []
-    lora = [arm for arm in arms if arm.method.lower() == "lora"]
-    if len(lora) > 1:
-        said.append(
-            "Of several LoRA arms the reference is the one with the lowest final error, chosen on the same data."
-        )
+    """One learning rate per method is no tuned comparison."""
     rates = {
         method: {str(a.config.get("lr")) for a in arms if a.method == method} for method in {a.method for a in arms}
     }
-    if len(rates) > 1 and all(len(values) == 1 for values in rates.values()):
-        said.append(
-            "Each method was trained at one learning rate: part of a difference may be a difference of effective "
-            "learning rate. Compare methods at the best rate of each."
-        )
-    return said
+    if len(rates) < 2 or any(len(values) > 1 for values in rates.values()):
+        return []
+    return [
+        "Each method was trained at one learning rate: part of a difference may be a difference of effective "
+        "learning rate. Compare methods at the best rate of each."
+    ]
+
+
+def best_of_several(arms: Sequence[Arm]) -> list[str]:
+    """A reference that is the best of several arms is chosen on the same data."""
+    several = sum(arm.method.lower() == "lora" for arm in arms) > 1
+    said = "Of several LoRA arms the reference is the one with the lowest final error, chosen on the same data."
+    return [said] if several else []
 
 
 def software(records: Sequence[Mapping[str, Any]], what: str = "runs") -> list[str]:
@@ -129,28 +131,44 @@ def evaluations(arms: Sequence[Arm]) -> list[str]:
     return [coarse] if fewest < 6 else []
 
 
-def of_training(arms: Sequence[Arm]) -> list[str]:
-    """All warnings of runs, the weightiest first."""
-    checks = (seeds, samples, budget, generation, tuning, experts, evaluations, pictures, versions)
+def of_training(arms: Sequence[Arm], against: str = "") -> list[str]:
+    """All warnings of runs, the weightiest first; `against` is the arm that was chosen as the reference."""
+    chosen = against in [arm.label for arm in arms]
+    reference = (lambda _: chosen_arm(against, arms)) if chosen else best_of_several
+    checks = (seeds, samples, budget, generation, reference, tuning, experts, evaluations, pictures, versions)
     return [text for check in checks for text in check(arms)] if arms else []
 
 
-def of_base(base: Base) -> list[str]:
-    """Settings that a cube pools, and what its sampler loses whatever the model."""
-    said = []
-    if base.left_out:
-        said.append(
-            f"{base.path.name} holds runs of several settings; those of {base.setting} are shown, left out are "
-            f"{', '.join(base.left_out)}."
-        )
-    if base.kept is not None and (lost := np.flatnonzero(np.abs(base.kept - 1) > LOSS)).size:
-        bands = ", ".join(f"{100 * base.kept[k]:.0f} % in band {k}" for k in lost)
-        without = ", guidance left out," if any(g > 1 for g in base.guidance) else ""
-        said.append(
-            f"With a perfect model of Gaussian data{without} {base.steps} steps of this sampler alone keep {bands} of "
-            f"the energy: no adapter is to blame for that part of a spectral difference."
-        )
-    return said
+def pooled(base: Base) -> list[str]:
+    """Settings that a cube holds beside those that are shown."""
+    if not base.left_out:
+        return []
+    return [
+        f"{base.path.name} holds runs of several settings; those of {base.setting} are shown, left out are "
+        f"{', '.join(base.left_out)}."
+    ]
+
+
+def loss(base: Base) -> str:
+    """What a sampler loses whatever the model; empty where that is little or not known."""
+    lost = np.flatnonzero(np.abs(base.kept - 1) > LOSS) if base.kept is not None else np.array([], int)
+    if base.kept is None or not lost.size:
+        return ""
+    bands = ", ".join(f"{100 * base.kept[k]:.0f} % in band {k}" for k in lost)
+    without = ", guidance left out," if any(g > 1 for g in base.guidance) else ""
+    return (
+        f"With a perfect model of Gaussian data{without} {base.steps} steps of this sampler alone keep {bands} of "
+        f"the energy: no adapter is to blame for that part of a spectral difference."
+    )
+
+
+def losses(watched: Mapping[str, Base]) -> list[str]:
+    """What each sampler of a task loses: of several each that differs, named by the cube or the evaluations it made."""
+    said = {name: text for name, base in watched.items() if (text := loss(base))}
+    if len(watched) < 2:
+        return list(said.values())
+    texts = dict.fromkeys(said.values())
+    return [f"{listed([name for name in said if said[name] == text])}: {text}" for text in texts]
 
 
 def of_evaluation(found: Evaluation) -> list[str]:
@@ -167,12 +185,7 @@ def of_evaluation(found: Evaluation) -> list[str]:
         said.append(
             f"{found.title} evaluated other weights of {names} than the training runs hold now; evaluate again."
         )
-    if found.with_first:
-        said.append(
-            f"Each of the {len(found.distinct) - 1} further adapters of {found.title} is compared with the first, "
-            f"{found.adapters[0]}, alone: all pairs would leave each comparison little power. The first is the one to "
-            f"beat; evaluate fewer adapters to compare each with each."
-        )
+    said += one_reference(found)
     prompts, runs = len(found.protocol["prompts"]), len(found.protocol["seeds"])
     if prompts < FEW_SEEDS:
         said.append(
@@ -243,11 +256,18 @@ def other_cubes(shown: xr.Dataset, others: Mapping[str, xr.Dataset]) -> list[str
     return said
 
 
-def warnings(arms: Sequence[Arm], base: Base | None = None, found: Sequence[Evaluation] = ()) -> list[str]:
-    """All warnings, the weightiest first."""
-    said = of_training(arms) + one_test(arms, found) + one_training(found)
+def warnings(
+    arms: Sequence[Arm], base: Base | None = None, found: Sequence[Evaluation] = (),
+    watched: Mapping[str, Base] | None = None, against: str = "",
+) -> list[str]:  # fmt: skip
+    """All warnings, the weightiest first.
+
+    `watched` are the base models of the cube and of the evaluations, by name; `against` the name that was chosen to
+    compare with, if any.
+    """
+    said = of_training(arms, against) + one_test(arms, found) + one_training(found)
     said += [text for one in found for text in of_evaluation(one)]
-    said += samplers(arms, base, found) + (of_base(base) if base is not None else [])
+    said += samplers(arms, base, found) + (pooled(base) if base is not None else []) + losses(watched or {})
     strangers = [one.title for one in found if arms and not one.runs]
     said += [f"None of the adapters in {name} is one of these runs: they stand side by side." for name in strangers]
-    return said
+    return said + lacking(against, arms, found)

@@ -20,6 +20,7 @@ import numpy as np
 
 from spectra import cube
 from spectra.bands import DEFAULT_BANDS, FilterBank, radial_spectrum
+from spectra.devices import opened
 from spectra.errors import UserError
 from spectra.families import family_of
 from spectra.pictures import Picture, digest, find_pictures, latents, native_size, pixels
@@ -72,6 +73,7 @@ def probe_data(
     batch: int = 8,
     radial_bins: int | None = None,
     predict: Predict | None = None,
+    device: str | None = None,
     resume: cube.Resume = "allow",
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -81,8 +83,9 @@ def probe_data(
     of plain latents (c, [t], h, w) and captions. `levels` are noise levels, largest first, or how many, evenly spread
     over the model's timesteps; the clean data come last by themselves. A level is the weight of the noise, and where
     training knows but a table of them, the nearest one is taken. Each seed gives all pictures the same noise. With
-    `predict`, what the network says of each state is recorded as the signal prediction. Runs that `out` holds already
-    are left out. Coherence is not recorded: x0 is the picture itself.
+    `predict`, what the network says of each state is recorded as the signal prediction. `device`, such as "cuda:1", is
+    where a model is opened, by default the accelerator if there is one. Runs that `out` holds already are left out.
+    Coherence is not recorded: x0 is the picture itself.
 
     Raises UserError for arguments that make no sense, pictures and models that cannot be opened or do not go together,
     and a cube of another kind at `out`.
@@ -92,7 +95,7 @@ def probe_data(
     if not seeds or min(seeds) < 0 or batch < 1:
         raise UserError("a probe needs at least one seed, seeds of 0 or more, and batches of at least 1")
     found = find_pictures(data) if isinstance(data, str | Path) else None
-    pipe = _pipeline(model)
+    pipe = opened(model, device)
     steps = forward_levels(pipe.scheduler, levels)
     items = _pictures(pipe, found, size) if found is not None else _pairs(cast("Pairs", data))
     signals = SIGNALS if predict is None else (*SIGNALS, "prediction")
@@ -103,12 +106,6 @@ def probe_data(
     tell = progress or (lambda done, total: None)
     _record(out, header, items, list(dict.fromkeys(seeds)), batch, predict, tell)
     return cube.open_cube(out)
-
-
-def _pipeline(model: Any) -> Any:
-    from spectra.models import load_pipeline, usable_device
-
-    return load_pipeline(model).to(usable_device()) if isinstance(model, str | Path) else model
 
 
 def _name(model: Any) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spectra import cube, setting
 from spectra.bands import FilterBank
+from spectra.devices import opened
 from spectra.errors import UserError
 from spectra.families import family_of
 from spectra.guidance import RULES, GuidanceRule, rule
@@ -64,6 +65,7 @@ def probe(
     label: str | None = None,
     call: Mapping[str, Any] | None = None,
     dtype: str | None = None,
+    device: str | None = None,
     resume: cube.Resume = "allow",
     progress: Progress | None = None,
 ) -> xr.Dataset:
@@ -76,7 +78,8 @@ def probe(
     set up as the model's own. `adapter` is a LoRA or PEFT folder or safetensors file; `prepare(pipe)` may attach
     anything else. `label` names runs, by default after the adapters that act.
     `call` are more arguments of the pipeline's call, such as height, width or negative_prompt, which the runs of a cube
-    share. `dtype` is that of the weights of a model that is opened here: float32 (default), bfloat16 or float16.
+    share. `dtype` is that of the weights of a model that is opened here: float32 (default), bfloat16 or float16;
+    `device`, such as "cuda:1" or "cpu", is where it is opened instead.
 
     Runs that `out` holds already are not generated again, so a probe that was killed can be repeated to finish it.
     Several processes, as `accelerate launch` starts them, share the work and fill the cube that one would have filled.
@@ -93,7 +96,7 @@ def probe(
         cube.read_header(out)
     own = _plain(call or {})
     _refuse_other_call(out, own)
-    pipe = _pipeline(model, crew, dtype)
+    pipe = _pipeline(model, crew, dtype, device)
     check_readers(pipe)
     if adapter is not None:
         setting.load_adapter(pipe, adapter)
@@ -183,15 +186,15 @@ def _tasks(prompts: Sequence[str], seeds: Sequence[int], steps: int, batch: int)
     return list(dict.fromkeys(Task(prompt, int(seed)) for prompt in prompts for seed in seeds))
 
 
-def _pipeline(model: Any, crew: sharing.Crew, dtype: str | None) -> Any:
-    from spectra.models import load_pipeline, usable_device
-
+def _pipeline(model: Any, crew: sharing.Crew, dtype: str | None, device: str | None) -> Any:
+    if device is not None and crew.size > 1:
+        raise UserError(f"each of the {crew.size} processes has a device of its own already; leave the device out")
     if not isinstance(model, str | Path):
         if dtype is not None:
             raise UserError("dtype is for models that are opened here; a pipeline has its own")
-        return model
+        return opened(model, device)
     weights = {} if dtype is None else {"dtype": _dtype(dtype)}
-    return load_pipeline(model, **weights).to(usable_device() if crew.device is None else crew.device)
+    return opened(model, crew.device if device is None else device, **weights)
 
 
 def _dtype(name: str) -> Any:

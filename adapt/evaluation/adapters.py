@@ -1,13 +1,13 @@
-"""What a person may call an adapter, told by its content: runs, PEFT folders, LoRA files, merged checkpoints."""
+"""What a person may call an adapter, told by its content: runs, PEFT folders, LoRA files, schedules, checkpoints."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapt import state
 from adapt.evaluation import merged, weights
@@ -15,12 +15,16 @@ from adapt.methods import CONFIG_FILE, METHODS, WEIGHTS_FILE, find_adapter, kind
 from adapt.methods.text_encoders import PARTS
 from spectra.errors import UserError
 
+if TYPE_CHECKING:
+    from adapt.export import ScheduledLoras
+
 BASE = "base"
 """The label and the kind of the model without adapter."""
 LORA_FILE = "pytorch_lora_weights.safetensors"
 DENOISERS = ("unet", "transformer")
 INDEX = "model_index.json"
 SCHEDULE = "gates.json"
+SCHEDULED = "scheduled-loras"
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,11 @@ class Adapter:
     """What it is called where nobody says otherwise."""
     kind: str
     digest: str
-    put_on: Callable[[Any], None]
-    """(pipe): attach it; UserError or any error of the libraries where it does not fit."""
+    put_on: Callable[[Any], ScheduledLoras | None]
+    """(pipe): attach it, and give what sets its weights step by step, where they are not the same at every noise level.
+
+    UserError or any error of the libraries where it does not fit.
+    """
     record: dict[str, Any] | None = None
     """`run.json` of the run that made it."""
 
@@ -142,10 +149,14 @@ def _lora_folder(path: Path, given: str) -> Adapter:
 
 
 def _schedule(path: Path, given: str) -> Adapter:
-    raise UserError(
-        f"{given} holds a LoRA for each expert and a schedule that a callback plays; evaluate the FeRA adapter "
-        "that it was exported from, or its export as static-lora"
-    )
+    """A LoRA for each expert of FeRA and a schedule of gates, as `adapt export` writes them."""
+    from adapt.export.scheduled import read_schedule
+
+    files = [path / str(name) for name in read_schedule(path)["adapters"].values()]
+    for file in files:
+        weights.names_in(file)  # says what is wrong with one that is no safetensors file
+    digest = weights.digest_of([path / SCHEDULE, *files])
+    return Adapter(given, path.resolve().name, SCHEDULED, digest, partial(_put_schedule, folder=path, files=files))
 
 
 def _is_run(path: Path) -> bool:
@@ -213,10 +224,30 @@ def _put_lora(pipe: Any, file: Path) -> None:
     from adapt.export.scheduled import load_lora
     from adapt.methods import NAME
 
+    _check_loads(pipe)
+    load_lora(pipe, file, NAME)
+    _check_places(pipe, [file])
+
+
+def _put_schedule(pipe: Any, folder: Path, files: Sequence[Path]) -> ScheduledLoras:
+    """The LoRAs of all experts, with the weights of the first step; UserError as `_put_lora`."""
+    from adapt.export import ScheduledLoras
+
+    _check_loads(pipe)
+    player = ScheduledLoras.load(pipe, folder)
+    _check_places(pipe, files)
+    return player
+
+
+def _check_loads(pipe: Any) -> None:
     if not hasattr(pipe, "load_lora_weights"):
         raise UserError(f"diffusers loads no LoRA into a {type(pipe).__name__}; give a PEFT folder")
-    load_lora(pipe, file, NAME)
-    named, found = len(layers := weights.layers_of(weights.names_in(file))), _adapted_layers(pipe)
+
+
+def _check_places(pipe: Any, files: Sequence[Path]) -> None:
+    """UserError unless there is an adapted layer for every one that files name."""
+    layers = weights.layers_of(name for file in files for name in weights.names_in(file))
+    named, found = len(layers), _adapted_layers(pipe)
     if found == 0:
         raise UserError(f"none of its {named} layers is there (such as {min(layers)})")
     if found < named:

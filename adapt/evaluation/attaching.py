@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -14,12 +15,23 @@ from adapt.methods import full, remove_adapters
 from adapt.methods.text_encoders import clip_encoders
 from spectra.errors import UserError
 
+if TYPE_CHECKING:
+    from adapt.export import ScheduledLoras
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What an adapter that is on a pipeline asks of those who use it."""
+
+    reads_otherwise: bool
+    """It changes how prompts are read."""
+    player: ScheduledLoras | None
+    """Sets its weights before each step, by the noise level; None where they are the same at all."""
+
 
 @contextmanager
-def attached(pipe: Any, adapter: Adapter) -> Iterator[bool]:
+def attached(pipe: Any, adapter: Adapter) -> Iterator[Attached]:
     """Inside, the pipeline has the adapter and is ready to generate; afterwards it is the base again, bit by bit.
-
-    Gives True where the adapter changes how prompts are read.
 
     Raises:
         UserError: the adapter does not fit; the pipeline is then as it was.
@@ -27,10 +39,10 @@ def attached(pipe: Any, adapter: Adapter) -> Iterator[bool]:
     names = (denoiser_name(pipe), *clip_encoders(pipe))
     before = {name: getattr(pipe, name) for name in names}
     try:
-        _put_on(pipe, adapter)
+        player = _put_on(pipe, adapter)
         for name in names:
             getattr(pipe, name).eval()
-        yield any(_differs(getattr(pipe, name), before[name]) for name in names[1:])
+        yield Attached(any(_differs(getattr(pipe, name), before[name]) for name in names[1:]), player)
     finally:
         _restore(pipe, before)
 
@@ -41,12 +53,12 @@ def check_fit(pipe: Any, adapter: Adapter) -> None:
         pass
 
 
-def _put_on(pipe: Any, adapter: Adapter) -> None:
+def _put_on(pipe: Any, adapter: Adapter) -> ScheduledLoras | None:
     from spectra.models import one_line
 
     said = f"the adapter {adapter.path} ({adapter.kind}) does not fit this {type(pipe).__name__}"
     try:
-        adapter.put_on(pipe)
+        return adapter.put_on(pipe)
     except UserError as error:
         raise UserError(f"{said}: {error}") from error
     except Exception as error:  # PEFT and diffusers object to weights that do not fit in many ways

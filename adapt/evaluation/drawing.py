@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from adapt.octaves import measured, stills
 from spectra.record import record
 from spectra.storage import stores
 from spectra.storage.stored import open_stored
+
+if TYPE_CHECKING:
+    from adapt.export import ScheduledLoras
 
 SIGNALS = ("latent", "x0", "eps", "prediction")
 PILOT_STEPS = 2
@@ -34,27 +37,32 @@ def pilot(pipe: Any, protocol: Protocol) -> tuple[Tensor, NDArray[np.uint8]]:
     return latents, stills(pictures(pipe, latents))
 
 
-def draw(pipe: Any, protocol: Protocol, row: Row, label: str, probe: Path, tick: Tick) -> None:
-    """Generate every sample with the pipeline as it is, and write pictures and energies, batch by batch.
+def draw(
+    pipe: Any, protocol: Protocol, row: Row, label: str, probe: Path, tick: Tick,
+    player: ScheduledLoras | None,
+) -> None:  # fmt: skip
+    """Generate every sample with the pipeline as it is, or as it is played, and write pictures and energies by batch.
 
     The runs of the cube `probe` are labelled with `label`; its model is the protocol's, whatever takes its place.
     """
     notes = {"model": protocol.model}
     with record(pipe, probe, signals=SIGNALS, adapter=label, attrs=notes, model_hash=protocol.model_hash):
         for start in range(0, len(protocol.samples), protocol.batch):
-            latents = _generated(pipe, protocol, slice(start, start + protocol.batch), protocol.steps)
+            latents = _generated(pipe, protocol, slice(start, start + protocol.batch), protocol.steps, player)
             for name, values in measured(latents).items():
                 row.put(name, values, start)
             row.put("image", stills(pictures(pipe, latents)), start)
             tick(len(latents))
 
 
-def _generated(pipe: Any, protocol: Protocol, chosen: slice, steps: int) -> Tensor:
+def _generated(
+    pipe: Any, protocol: Protocol, chosen: slice, steps: int, player: ScheduledLoras | None = None
+) -> Tensor:  # fmt: skip
     prompts, seeds, _ = zip(*protocol.samples[chosen], strict=True)
     images = first_frames(prompts) if animates(pipe) else None
     return generate(
         pipe, prompts, seeds, steps=steps, guidance=protocol.guidance, sizes=protocol.sizes, images=images,
-        batch=protocol.batch,
+        batch=protocol.batch, on_step_end=player,
     )  # fmt: skip
 
 

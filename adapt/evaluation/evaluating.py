@@ -10,7 +10,7 @@ import xarray as xr
 
 from adapt.evaluation import places, store
 from adapt.evaluation.adapters import BASE, Adapter, base, find
-from adapt.evaluation.attaching import attached, check_fit
+from adapt.evaluation.attaching import Attached, attached, check_fit
 from adapt.evaluation.drawing import draw, forget
 from adapt.evaluation.measuring import look
 from adapt.evaluation.request import Request, labels_of, repeated, unrepeated
@@ -50,7 +50,8 @@ def evaluate(
 
     Args:
         adapters: what is compared with the base, which is always the first: run directories, PEFT folders, LoRA files
-            of diffusers or kohya, merged checkpoints.  Content tells which; only safetensors are read.
+            of diffusers or kohya, exports as scheduled LoRAs, merged checkpoints.  Content tells which; only
+            safetensors are read.  An empty list measures the base alone.
         model: the base, by bundled name, folder or hub id; default: that of the runs, which have to agree.
         prompts: what is asked of every adapter, every seed for each; an adapter is judged by these.  Only a new store
             needs them.
@@ -136,19 +137,19 @@ def _add(stage: Stage, place: Path, new: Sequence[tuple[str, Adapter]], told: Pr
     if missing:
         counts.of("sample")(0)
     for label, adapter in missing:
-        with attached(stage.pipe, adapter) as reads_otherwise:
+        with attached(stage.pipe, adapter) as on:
             row = store.Row(place)
             row.put("adapter", label)  # so that readers can name what is not finished
-            _measure(stage, row, label, place, reads_otherwise, counts)
+            _measure(stage, row, label, place, on, counts)
         path = adapter.path and places.whole(adapter.path)
         row.finish(store.Known(label, adapter.kind, path, adapter.digest), stage.protocol.command)
 
 
-def _measure(stage: Stage, row: store.Row, label: str, place: Path, reads_otherwise: bool, counts: Counts) -> None:
+def _measure(stage: Stage, row: store.Row, label: str, place: Path, on: Attached, counts: Counts) -> None:
     """Everything that is known of the adapter on the pipeline."""
-    draw(stage.pipe, stage.protocol, row, label, place / store.PROBE, counts.of("sample"))
+    draw(stage.pipe, stage.protocol, row, label, place / store.PROBE, counts.of("sample"), on.player)
     if stage.bench is not None:
-        stage.bench.measure(row, stage.pipe, reads_otherwise)
+        stage.bench.measure(row, stage.pipe, on)
         counts.of("validate")(1)
     prompts = [prompt for prompt, _, _ in stage.protocol.samples]
     look(row, stage.networks, prompts, "attribute_right" in row.arrays, counts.of("features"))

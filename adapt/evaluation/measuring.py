@@ -7,19 +7,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from adapt.calling import call_of
 from adapt.config import TrainConfig
+from adapt.evaluation.attaching import Attached
 from adapt.evaluation.references import References
 from adapt.evaluation.store import Growing, Row
 from adapt.methods import METHODS
 from adapt.octaves import BANDS, stills
 from adapt.task import Task, objective_for
-from adapt.validate import Grid, levels_of, make_grid, numbers, validate
+from adapt.validate import Grid, Validation, levels_of, make_grid, numbers, validate
 from spectra.families import family_of
 
 if TYPE_CHECKING:
+    from adapt.export import ScheduledLoras
     from adapt.networks import Network
 
 STEP = 64
@@ -62,12 +65,22 @@ class Bench:
         dims, shape = ("level", "heldout", "draw"), self.grid.shape
         return {"validation_error": Growing(dims, shape), "band_error": Growing((*dims, "band"), (*shape, BANDS))}
 
-    def measure(self, row: Row, pipe: Any, reads_otherwise: bool) -> None:
-        """Errors of the pipeline's denoiser as it is; captions are read anew where the adapter changes that."""
-        config = self.task.config.model_copy(update={"text_encoder": reads_otherwise})
-        found = validate(replace(self.task, denoiser=family_of(pipe).denoiser(pipe), config=config), self.grid)
+    def measure(self, row: Row, pipe: Any, on: Attached) -> None:
+        """Errors of the pipeline's denoiser with what is on it; captions are read anew where that changes them."""
+        config = self.task.config.model_copy(update={"text_encoder": on.reads_otherwise})
+        task = replace(self.task, denoiser=family_of(pipe).denoiser(pipe), config=config)
+        found = validate(task, self.grid) if on.player is None else played(task, self.grid, on.player)
         row.put("validation_error", numbers(found.error))
         row.put("band_error", numbers(found.band_error))
+
+
+def played(task: Task, grid: Grid, player: ScheduledLoras) -> Validation:
+    """As `validate`, one level after another, each with the weights that the player sets at its log-SNR."""
+    found = []
+    for level, log_snr in enumerate(levels_of(task, grid)["log_snr"][1].tolist()):
+        player.play(task.pipe, log_snr)
+        found.append(validate(task, replace(grid, timesteps=grid.timesteps[level : level + 1])))
+    return Validation(torch.cat([one.error for one in found]), None, torch.cat([one.band_error for one in found]))
 
 
 def attributes_of(prompts: Sequence[str], size: tuple[int, int]) -> list[str]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from adapt.evaluation.store import Growing, Pieces
 from adapt.methods import check_model
 from adapt.octaves import BANDS, coordinates, measured, octaves, stills
 from adapt.task import Progress
-from spectra.errors import UserError
+from spectra.devices import opened
 from spectra.recording.provenance import versions
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def prepare(
 
     settings = settings_of(adapters)
     name, steps = model_of(request, stored, adapters), steps_of(request, stored, settings)
-    pipe = _opened(name, device)
+    pipe = opened(name, device)
     identity = model_hash(pipe)
     for adapter in adapters:
         if adapter.record is not None:
@@ -107,29 +106,6 @@ def prepare(
     if stored is not None:
         _compare(stored, protocol, out)
     return Stage(pipe, protocol, networks, references, bench)
-
-
-def _opened(name: str, device: str | None) -> Any:
-    from spectra.models import load_pipeline, one_line
-
-    chosen = _device(device)
-    pipe: Any = load_pipeline(name)
-    try:
-        return pipe.to(chosen)
-    except RuntimeError as error:  # such as one that others have filled
-        raise UserError(f"the device {str(chosen)!r} cannot be used: {one_line(error)}") from error
-
-
-def _device(name: str | None) -> torch.device:
-    """The device of a name, or the one that is there; UserError for one that is not."""
-    from spectra.models import usable_device
-
-    best = usable_device()
-    count = 0 if best.type == "cpu" else torch.accelerator.device_count()
-    there = [*(f"{best.type}:{number}" for number in range(count)), "cpu"]
-    if name is not None and name not in {*there, best.type}:
-        raise UserError(f"the device {name!r} cannot be used; give one that is here: {', '.join(there)}")
-    return best if name is None else torch.device(name)
 
 
 def _networks(asked: Sequence[str], model: str, size: tuple[int, int], pipe: Any) -> list[Network]:

@@ -50,6 +50,7 @@ def export(
     rank: int = RANK,
     pipe: Any = None,
     call: Mapping[str, Any] | None = None,
+    device: str | None = None,
 ) -> Path:
     """Write an adapter as a folder `out` that holds files, `export.json` with measured errors, and a model card.
 
@@ -66,15 +67,16 @@ def export(
         rank: largest rank where an update is no LoRA and only comes near one.
         pipe: an opened pipeline without adapters, in place of `model`; it is given back without any.
         call: further arguments of its call, such as `prompt_embeds`.
+        device: where a model is opened, such as "cuda:1"; default: the accelerator that is there, else the CPU.
 
     Raises:
-        UserError: an unknown format, a method or family that the format cannot hold, another model, no space, or an
-            `out` that exists.
+        UserError: an unknown format, a method or family that the format cannot hold, another model, a device that is
+            not here, no space, or an `out` that exists.
     """
     out = Path(out)
     _check_format(format)
     check_free(out)
-    source = open_source(Path(run_or_adapter), model, pipe, rank)
+    source = open_source(Path(run_or_adapter), model, pipe, rank, device)
     try:
         _check_method(source, format)
         _check_prompts(source, format, call or {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class ScheduledLoras:
         """Load the LoRAs of an export into a pipeline and set the weights of the first step.
 
         Raises:
-            UserError: no schedule there, or a file that is missing or unreadable.
+            UserError: no schedule there, a file that is missing or unreadable, or LoRAs of another kind of model.
         """
         saved = read_schedule(Path(folder))
         for name, file in saved["adapters"].items():
@@ -53,7 +54,13 @@ class ScheduledLoras:
             except (OSError, ValueError) as error:
                 raise UserError(f"{Path(folder) / file} cannot be loaded: {error}") from None
         made = cls(saved["experts"], saved["log_snr"], saved["gates"], saved["shared"])
-        made.play(pipe, float(made._log_snr[0]))
+        try:
+            made.play(pipe, float(made._log_snr[0]))
+        except ValueError:  # diffusers knows none of these names
+            raise UserError(
+                f"{folder} was exported from another kind of model: this {type(pipe).__name__} has no layer that its "
+                "experts adapt"
+            ) from None
         return made
 
     def gates(self, log_snr: float) -> list[float]:
@@ -76,13 +83,15 @@ class ScheduledLoras:
 
 
 def load_lora(pipe: Any, path: Path, name: str) -> None:
-    """diffusers' own `load_lora_weights`, without its notes on components that a file holds nothing for."""
+    """diffusers' own `load_lora_weights`, without notes on components that a file holds nothing for and on others."""
     noisy = [logging.getLogger(f"diffusers.loaders.{part}") for part in ("peft", "lora_base", "lora_pipeline")]
     before = [logger.level for logger in noisy]
     for logger in noisy:
         logger.setLevel(logging.ERROR)
     try:
-        pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several at once are meant
+            pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name)
     finally:
         for logger, level in zip(noisy, before, strict=True):
             logger.setLevel(level)
@@ -124,12 +133,20 @@ def read_schedule(folder: Path) -> dict[str, Any]:
     path = folder / GATES_FILE
     try:
         saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        fits = saved["format"] == FORMAT and len(saved["gates"]) == len(saved["log_snr"]) > 0
+        fits = saved["format"] == FORMAT and _fits(saved)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as a schedule of gates: {error}") from None
+        raise UserError(f"{path} cannot be read as a schedule of gates ({error!r}); export the adapter again") from None
     if not fits:
-        raise UserError(f"{path} is not a schedule of gates of format {FORMAT}")
+        raise UserError(f"{path} is not a schedule of gates of format {FORMAT}; export the adapter again")
     return saved
+
+
+def _fits(saved: Mapping[str, Any]) -> bool:
+    """True if there is a gate for each expert at each level, and a file for each LoRA."""
+    gates, levels = (np.asarray(saved[name], np.float64) for name in ("gates", "log_snr"))
+    named = isinstance(saved["adapters"], dict) and {*saved["experts"], *saved["shared"]} == saved["adapters"].keys()
+    finite = bool(np.isfinite(gates).all() and np.isfinite(levels).all())
+    return named and finite and levels.size > 0 and gates.shape == (*levels.shape, len(saved["experts"]))
 
 
 def stepwise(seen: Watched) -> Callable[[int], Tensor]:

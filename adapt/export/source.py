@@ -39,18 +39,18 @@ class Source:
         return str(self.record["name"]) if self.record else self.folder.resolve().name
 
 
-def open_source(path: Path, model: str | None, pipe: Any, rank: int) -> Source:
+def open_source(path: Path, model: str | None, pipe: Any, rank: int, device: str | None = None) -> Source:
     """The adapter of a run or folder in its pipeline, opened where none is given, ready to generate.
 
     Raises:
-        UserError: no adapter there, one that does not fit, or a rank below 1.
+        UserError: no adapter there, one that does not fit, a rank below 1, or a device that is not here.
     """
     from spectra.families import family_of
 
     if rank < 1:
         raise UserError(f"the rank of an export should be at least 1, got {rank}")
     folder, record = find_adapter(path)
-    opened = open_adapter(folder, record, model, pipe)
+    opened = open_adapter(folder, record, model, pipe, device)
     family = family_of(opened)
     denoiser: Any = family.denoiser(opened)
     denoiser.eval()

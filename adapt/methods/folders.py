@@ -25,22 +25,29 @@ def find_adapter(path: Path) -> tuple[Path, dict[str, Any] | None]:
     return path / state.ADAPTER, record
 
 
-def open_adapter(adapter: Path, record: dict[str, Any] | None, model: str | None, pipe: Any = None) -> Any:
-    """The pipeline, opened where none is given, with the adapter attached; UserError where they do not fit."""
-    from adapt.methods import load_adapters
-    from spectra.models import load_pipeline, model_hash, usable_device
+def open_adapter(
+    adapter: Path, record: dict[str, Any] | None, model: str | None, pipe: Any = None, device: str | None = None
+) -> Any:
+    """The pipeline, opened on `device` where none is given, with the adapter attached.
 
-    if pipe is None:
-        name = model or (record or {}).get("model")
-        if name is None:
-            raise UserError(f"{adapter} does not say which model it belongs to; give the model")
-        opened: Any = load_pipeline(name)
-    else:
-        name, opened = type(pipe).__name__, pipe
+    Raises:
+        UserError: they do not fit, nobody names the model, or a device that is not here or is not asked of a pipeline.
+    """
+    from adapt.methods import load_adapters
+    from spectra.devices import chosen_device, placed, refuse_device
+    from spectra.models import load_pipeline, model_hash
+
+    name = (model or (record or {}).get("model")) if pipe is None else type(pipe).__name__
+    if name is None:
+        raise UserError(f"{adapter} does not say which model it belongs to; give the model")
+    if pipe is not None:
+        refuse_device(device)
+    place = chosen_device(device)
+    found: Any = load_pipeline(name) if pipe is None else pipe
     if record is not None:
-        check_model(f"the adapter {adapter}", record, name, model_hash(opened))
-    load_adapters(opened, adapter)
-    return opened.to(usable_device()) if pipe is None else pipe
+        check_model(f"the adapter {adapter}", record, name, model_hash(found))
+    load_adapters(found, adapter)
+    return placed(found, place) if pipe is None else pipe
 
 
 def check_model(what: str, record: Mapping[str, Any], name: str, identity: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from reports.metrics.measured import Measured, measured
-from reports.metrics.quantity import Paired, Quantity, paired, resolution
+from reports.metrics.quantity import Paired, Quantity, half_of, paired, resolution
 from reports.metrics.results import Comparison
 from reports.metrics.wording import said
 from spectra.analysis.statistics import Array, false_discovery, holm
@@ -91,6 +91,6 @@ def _comparison(cell: _Cell, p: float, family: int, correction: Correction, conf
     level = 1 - (1 - confidence) / family if correction == "holm" else confidence
     record = Comparison(
         one.name, cell.a, cell.b, found.difference, one.kind, found.p, float(p), bool(p < 1 - confidence),
-        resolution(one, found, level), "", one.better, one.network, one.title, one.unit,
+        resolution(one, found, level), "", one.better, one.network, one.title, one.unit, half_of(one),
     )  # fmt: skip
     return said(record, one.unit, family, correction)

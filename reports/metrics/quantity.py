@@ -175,6 +175,19 @@ def farthest(quantity: Quantity) -> float:
     return min(high - low, quantity.reach, many)
 
 
+def half_of(quantity: Quantity) -> float:
+    """Half of the largest number, or of a scale with two ends; of ratios, twice or half.
+
+    Where such a difference would not show, an adapter could have lost half of all distance unseen.
+    """
+    if quantity.kind == "ratio":
+        return 1.0
+    low, high = quantity.bounds or (-math.inf, math.inf)
+    if quantity.counted or math.isfinite(high - low):
+        return farthest(quantity) / 2
+    return float(np.abs(quantity.values).max()) / 2
+
+
 def p_value(value: ArrayLike, half: ArrayLike, size: int, confidence: float) -> Array:
     """The level at which an interval of this shape would end at 0: below 1 - confidence exactly where it excludes 0.
 

@@ -62,11 +62,18 @@ class Comparison:
     title: str
     unit: str = ""
     """What `difference.n` counts: "prompts", "held-out pictures"."""
+    half: float = 1.0
+    """Half of the largest number that was measured, or of a scale with two ends; of ratios, twice or half."""
 
     @property
     def blind(self) -> bool:
         """True where no difference of any size that matters could have shown; a ratio above 10 is none."""
         return not self.holds and self.resolution >= (MOST_RATIO - 1 if self.kind == "ratio" else math.inf)
+
+    @property
+    def coarse(self) -> bool:
+        """True where nothing was found and hardly anything could have been: not even such a half would show."""
+        return not self.holds and (self.blind or self.resolution > self.half)
 
     @property
     def favours(self) -> str | None:
@@ -78,7 +85,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; a number that does not exist is None."""
-        return {**json_fields(self), "difference": self.difference.to_dict(), "favours": self.favours}
+        plain = {name: value for name, value in json_fields(self).items() if name != "half"}
+        return {**plain, "difference": self.difference.to_dict(), "favours": self.favours}
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,11 @@
 
 from reports.panels.errors import learning, learning_ratio, verdict
 from reports.panels.experts import DOTS, gates, specialisation
+from reports.panels.forests import forest, overview
 from reports.panels.keys import arm_keys, band_keys, style_key
 from reports.panels.levels import level_bands, level_errors, level_ratios, over_levels_marks
 from reports.panels.marks import limits_of, limits_of_marks, mark, scales
-from reports.panels.measures import forest, nearest, overview, tradeoff
+from reports.panels.measures import nearest, tradeoff
 from reports.panels.panel import made
 from reports.panels.spectra import band_ratios, over_bands, radial_spectra, spectra
 from reports.sections import Panel

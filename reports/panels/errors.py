@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from reports.compare import error_over_training
-from reports.figures import MUTED, SIZE, arm_colour, as_percent, dash, marker, panel, plain
-from reports.panels.marks import limits_of, mark, no_difference, whisker
+from reports.figures import MUTED, arm_colour, as_percent, dash, marker, panel, plain
+from reports.panels.forests import rows_of
+from reports.panels.marks import limits_of, mark, no_difference
 from reports.panels.panel import fitting, made
 from reports.sections import Panel
 from reports.statistics import Array
@@ -26,24 +27,12 @@ if TYPE_CHECKING:
 
 def verdict(pairs: Sequence[Against], prefix: str = "") -> Panel:
     """One glance: final error of every pair of arms, with intervals."""
-    told = [f"{p.arm.label} against {p.other.label}: {signed(p.error.value, digits_of(p.error))}" for p in pairs]
-
-    def draw(axes: Axes) -> None:
-        places = np.arange(len(pairs), dtype=np.float64)[::-1]
-        for at, pair, words in zip(places, pairs, told, strict=True):
-            whisker(axes, at, mark(pair.error), pair.arm.style, horizontal=True)
-            axes.plot([1, 1], [at - 0.25, at + 0.16], color=MUTED, linewidth=0.9, zorder=0.5)
-            label, size = fitting(words)
-            axes.text(0.0, at + 0.2, label, transform=axes.get_yaxis_transform(), va="bottom", fontsize=size)
-        axes.set_yticks([])
-        axes.spines["left"].set_visible(False)
-        axes.set_ylim(-0.6, len(pairs) - 0.3)
-        axes.set_xlim(*limits_of([pair.error for pair in pairs]))
-        axes.xaxis.set_major_formatter(as_percent)
-        axes.set_xlabel("change of final validation error (left is better)")
-
-    figure = panel(draw, (SIZE[0], 1.0 + 0.55 * len(pairs)))
-    text = f"Points with 95 % intervals: {'; '.join(told)}."
+    rows = [(f"{p.arm.label} against {p.other.label}", p.arm.style, mark(p.error)) for p in pairs]
+    numbers = [signed(p.error.value, digits_of(p.error)) for p in pairs]
+    axis = "change of final validation error (left is better)"
+    told = "; ".join(f"{label}: {number}" for (label, *_), number in zip(rows, numbers, strict=True))
+    figure = rows_of(rows, numbers, axis, none=1.0, percent=True)
+    text = f"Points with 95 % intervals: {told}."
     return made(f"{prefix}glance", "Final validation error, ratio of means", text, figure)
 
 

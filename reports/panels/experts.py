@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from reports.figures import MUTED, SIZE, expert_colour, multiples, over_levels, panel
+from reports.figures import MUTED, PAPER, SIZE, band_colour, expert_colour, marker, multiples, over_levels, panel, plain
+from reports.panels.keys import band_marks
 from reports.panels.levels import noisiest_first
 from reports.panels.panel import made
 from reports.sections import Panel
@@ -19,13 +21,14 @@ from reports.words import listed
 if TYPE_CHECKING:
     from reports.compare import Gates
 
+DEEPEST = 0.001
+"""Where the scale of what experts add ends at the latest, in per cent of the largest."""
+SCALE = "Logarithmic scale, the same for all experts: each line is a tenth of the one above it."
 DOTS = (
-    "The area of a dot is the energy that the expert adds; it is filled where the expert helps and hollow where the "
-    "error shrinks without it."
+    "The height of a point is the energy that the expert adds, in per cent of the largest in its figure; a point is "
+    "filled where the expert helps and hollow where the error shrinks without it."
 )
 """How to read the panels of `specialisation`."""
-LARGEST = 15.0
-"""Diameter of the largest dot in points."""
 LEAST = 0.12
 """Share from which on an expert's name fits into its area."""
 
@@ -66,40 +69,67 @@ def name_areas(axes: Axes, share: Array) -> None:
 
 
 def specialisation(
-    name: str, title: str, noise_levels: Array, effect: Array, error: Array | None = None, note: str = ""
-) -> Panel:
+    name: str, title: str, noise_levels: Array, effect: Array, error: Array | None = None, note: str = SCALE
+) -> Panel:  # fmt: skip
     """What switching each expert off changes: effect and error (level, expert, band), a row of axes per expert.
 
-    The area of a dot is the energy that the expert adds to the prediction in that band, on one scale for all. It is
-    filled where the error grows without the expert (error > 0: it helps) and hollow where it shrinks.
+    The height of a point is the energy that the expert adds to the prediction in that band, in per cent of the
+    largest in the figure, on one logarithmic scale for all. It is filled where the error grows without the expert
+    (error > 0: it helps) and hollow where it shrinks.
     """
     order = noisiest_first(np.asarray(noise_levels))
     noise, effect = np.asarray(noise_levels)[order], np.asarray(effect, np.float64)[order]
     helps = np.ones(effect.shape, np.bool_) if error is None else np.asarray(np.asarray(error)[order] > 0)
-    experts = effect.shape[1]
-    size = LARGEST * np.sqrt(np.maximum(effect, 0) / max(float(effect.max()), 1e-30))
+    part = 100 * effect / max(float(effect.max()), 1e-300)
+    experts, least = effect.shape[1], lowest_decade(part)
 
     def draw(axes: Sequence[Axes]) -> None:
         for e, row in enumerate(axes):
-            dots(row, size[:, e], helps[:, e], expert_colour(e))
-            row.set_title(f"expert {e}", loc="left", color=MUTED, fontsize=9.5, pad=3)
+            band_lines(row, np.maximum(part[:, e], 1e-3 * least), helps[:, e])
+            percent_scale(row, least)
+            row.set_title(f"expert {e}" + none_above(part[:, e], least), loc="left", color=MUTED, fontsize=9.5, pad=3)
         over_levels(axes[-1], noise)
-        axes[experts // 2].set_ylabel("band")
+        axes[experts // 2].set_ylabel("energy, in % of the largest")
 
-    figure = multiples(draw, experts, (SIZE[0], 0.75 + experts * (0.45 + 0.21 * effect.shape[2])))
+    figure = multiples(draw, experts, (SIZE[0], 0.75 + 1.32 * experts))
     strongest = [np.unravel_index(int(effect[:, e].argmax()), effect[:, e].shape) for e in range(experts)]
-    told = "; ".join(f"expert {e} most in band {b} at noise level {noise[k]:.2g}" for e, (k, b) in enumerate(strongest))
+    told = "; ".join(
+        f"expert {e} most in band {b} at noise level {noise[k]:.2g}, {plain(part[k, e, b])} % of the largest"
+        for e, (k, b) in enumerate(strongest)
+    )
     harm = "" if error is None else f" It helps in {helps.mean():.0%} of all cells."
-    return made(name, title, f"Dots: what each expert adds per band and noise level. {told}.{harm}", figure, note)
+    text = f"A line per band over the noise levels: what each expert adds, on a logarithmic scale. {told}.{harm}"
+    return replace(made(name, title, text, figure, note), keys=tuple(band_marks(effect.shape[2])))
 
 
-def dots(axes: Axes, size: Array, helps: NDArray[np.bool_], colour: str) -> None:
-    """A dot per level and band, sizes (level, band) in points; filled where the expert helps."""
-    for level, band in np.ndindex(*size.shape):
-        face = colour if helps[level, band] else "none"
-        axes.plot(
-            level, band, "o", markersize=max(size[level, band], 0.8), color=colour, markerfacecolor=face,
-            markeredgecolor=MUTED, markeredgewidth=0.9, clip_on=False,
-        )  # fmt: skip
-    axes.set_yticks(range(size.shape[1]))
-    axes.set_ylim(-0.6, size.shape[1] - 0.4)
+def lowest_decade(part: Array) -> float:
+    """Where the scale begins, in per cent: the power of ten below all that is shown, or `DEEPEST`."""
+    seen = part[part > DEEPEST]
+    return max(DEEPEST, float(10 ** np.floor(np.log10(seen.min() * 0.999)))) if len(seen) else DEEPEST
+
+
+def none_above(part: Array, least: float) -> str:
+    """Words for an expert of which nothing is on the scale."""
+    return f": below {plain(least)} % everywhere" if float(part.max()) < least else ""
+
+
+def percent_scale(axes: Axes, least: float) -> None:
+    """A logarithmic vertical axis of per cent, a tick for each power of ten; what is below it leaves the axes."""
+    decades = 10.0 ** np.arange(round(np.log10(least)), 3)
+    axes.set(yscale="log", ylim=(least, 190.0))
+    axes.set_yticks(decades, [f"{plain(tick)} %" for tick in decades], fontsize=9)
+    axes.minorticks_off()
+
+
+def band_lines(axes: Axes, part: Array, helps: NDArray[np.bool_]) -> None:
+    """A line per band through its points (level, band), filled where the expert helps."""
+    levels, bands = part.shape
+    for band in range(bands):
+        colour = band_colour(band, bands)
+        axes.plot(part[:, band], color=colour, linewidth=1.1, alpha=0.7)
+        for level in range(levels):
+            face = colour if helps[level, band] else PAPER
+            axes.plot(
+                level, part[level, band], marker=marker(band), markersize=5, color=colour, markerfacecolor=face,
+                markeredgewidth=1.1,
+            )  # fmt: skip

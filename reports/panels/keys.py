@@ -33,8 +33,19 @@ def arm_keys(arms: Sequence[Arm]) -> list[Key]:
     return [style_key(arm.label, arm.style) for arm in arms]
 
 
+def band_names(bands: int) -> list[str]:
+    """What bands are called, lowest first."""
+    where = {0: ", lowest", bands - 1: ", highest"}
+    return [f"band {k}{where.get(k, '')}" for k in range(bands)]
+
+
 def band_keys(bands: int) -> list[Key]:
     """The key of all figures that show bands, lowest first."""
-    where = {0: ", lowest", bands - 1: ", highest"}
-    labels = [f"band {k}{where.get(k, '')}" for k in range(bands)]
+    labels = band_names(bands)
     return [Key(label, variable(band_colour(k, bands)), filled=True) for k, label in enumerate(labels)]
+
+
+def band_marks(bands: int) -> list[Key]:
+    """The key of a figure in which bands have markers too, lowest first."""
+    labels = band_names(bands)
+    return [Key(label, variable(band_colour(k, bands)), marker=SHAPES[marker(k)]) for k, label in enumerate(labels)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from reports.figures import INK, arm_colour, marker
+from reports.figures import INK, PAPER, arm_colour, marker
 from reports.sections import Mark
 from reports.statistics import Ratio
 
@@ -40,7 +40,7 @@ def whisker(axes: Axes, at: float, one: Mark, style: int, horizontal: bool = Fal
     colour = arm_colour(style)
     ends = (one.low, one.high) if bounded(one) else (one.value, one.value)
     axes.plot(*((ends, (at, at)) if horizontal else ((at, at), ends)), color=colour, linewidth=1.6)
-    face = colour if one.holds or style < 0 else "none"
+    face = colour if one.holds or style < 0 else PAPER  # no line shows through: shapes stay plain
     size = 8.0 if style < 0 else 5.5 if style % 8 < 5 else 7.0
     point = (one.value, at) if horizontal else (at, one.value)
     axes.plot(*point, marker=marker(style), markersize=size, color=colour, markerfacecolor=face, linestyle="none")

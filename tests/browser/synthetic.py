@@ -48,6 +48,9 @@ def levels(words: Words) -> Section:
         panels.level_bands("bands", words("FeRA against LoRA"), NOISE, cells, 1, [limits] * 4),
         panels.over_levels_marks("over", words("All arms"), NOISE, across, words("change of error"), 1.0),
         panels.forest("forest", words("Distance"), [(words("base model"), -1, mark(0.9)), *named], axis=words("unit")),
+        panels.forest("glance", words("Error"), [
+            (f"{label} against {words('LoRA')}", i, mark(0.9 + 0.2 * i)) for label, i, _ in named
+        ], none=1.0, axis=words("change of error"), percent=True),
         panels.tradeoff("tradeoff", words("Gain and drift"), words("drift"), words("gain"), [
             (label, i, mark(0.1 * i), one) for label, i, one in named
         ]),

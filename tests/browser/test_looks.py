@@ -11,6 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from tests.browser.chromium import opened, violations
+from tests.browser.synthetic import write
 
 OVERFLOWING = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 EAGER = "for (const image of document.images) image.loading = 'eager'"
@@ -22,6 +23,17 @@ CUT = """[...document.querySelectorAll('svg[role=img]')].filter(svg => {
     return box.left < frame.left - 6 || box.right > frame.right + 6;
   });
 }).map(svg => svg.querySelector('title').textContent)"""
+CROSSED = """[...document.querySelectorAll('svg[role=img]')].filter(
+  svg => /^(glance|forest|overview|near)-/.test(svg.getAttribute('aria-labelledby'))).map(svg => {
+  const seen = [...svg.querySelectorAll('path, use')].filter(
+    mark => !mark.closest('defs') && (mark.tagName === 'use' || mark.style.stroke));
+  const boxes = seen.map(mark => mark.getBoundingClientRect());
+  return [...svg.querySelectorAll('text')].filter(text => {
+    const word = text.getBoundingClientRect();
+    return boxes.some(box => word.left < box.right && box.left < word.right &&
+      word.top + 0.2 * word.height < box.bottom && box.top < word.bottom - 0.2 * word.height);
+  }).map(text => text.textContent);
+})"""
 SMALLEST = """Math.min(...[...document.querySelectorAll('svg[role=img] text')].map(text =>
   parseFloat(getComputedStyle(text).fontSize) * text.ownerSVGElement.getScreenCTM().a))"""
 
@@ -44,6 +56,14 @@ def test_the_page_fits_and_keeps_its_scheme(browser: Browser, page: Path, width:
     assert pixels.shape[1] == width
     dim = (pixels.mean(axis=-1) < 128).mean()
     assert (dim > 0.6) if dark else (dim < 0.4)
+
+
+@pytest.mark.parametrize("width", [375, 768, 1440])
+def test_no_mark_runs_through_the_words_of_a_row(browser: Browser, page: Path, tmp_path: Path, width: int) -> None:
+    long = write(tmp_path / "long.html", lambda text: f"{text}-with-a-name-that-goes-on-and-on-rank16-lr1e-4 again")
+    for path in (page, long):
+        with opened(browser, path, width) as found:
+            assert found.page.evaluate(CROSSED) == [[]] * 4
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -111,6 +131,6 @@ def test_it_prints_on_pages(browser: Browser, page: Path) -> None:
 def test_figures_have_a_size_and_their_text_can_be_found(browser: Browser, page: Path) -> None:
     with opened(browser, page, 1440) as found:
         widths = found.page.evaluate("[...document.querySelectorAll('svg[role=img]')].map(s => s.clientWidth)")
-        assert len(widths) == 10
+        assert len(widths) == 11
         assert min(widths) > 200
         assert found.page.locator("svg text", has_text="noise level, from noise").count() >= 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from adapt import open_evaluation
 from adapt.evaluation.protocol import Protocol
 from adapt.evaluation.store import read_protocol
 from cli import adding, watching
+from spectra.errors import UserError
 from tests.adapt.evaluation.kinds import denoiser_file, merged, strong_lora
 from tests.cli.test_evaluate_command import copied, files, words
 from tests.conftest import Command
@@ -85,6 +87,30 @@ def test_a_log_gets_lines_and_json_stays_json(
     assert any(line.startswith("evaluating: generating pictures, 6 of 6, ") for line in lines)
     assert sum(line.startswith("Taken from ") for line in lines) == 1
     assert len(json.loads(done.out)["measures"]) > 3
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ([], "nothing whole yet"),
+        (["base"], "the base alone"),
+        (["base", "a"], "the base and 1 adapter (a)"),
+        (["base", *"abcdefghij"], "the base and 10 adapters (a, b, c, d, e, f, g, h and 2 more)"),
+    ],
+)
+def test_what_an_evaluation_holds_is_said_in_a_few_words(
+    held: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adding, "labels_in", lambda _: held)
+    with pytest.raises(UserError, match=f"and e s.zarr holds {re.escape(said)}; give runs of ") as refused:
+        adding.named([], Path("e s.zarr"), begins=False)
+    assert ("`adapt report 'e s.zarr'`" in str(refused.value)) == (len(held) > 1)
+
+
+def test_an_evaluation_of_the_base_alone_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adding, "labels_in", lambda _: [])
+    assert adding.named(None, Path("e.zarr"), begins=True) == []
+    assert adding.named(["a"], Path("e.zarr"), begins=False) == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,29 @@ def test_the_base_alone_has_numbers_and_no_verdict(command: Command, tmp_path: P
     assert " ".join(done.out.split()).endswith("e.zarr holds the base")
 
 
+def test_a_model_and_prompts_are_enough_for_the_base_alone(command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "e.zarr"
+    asked = ("adapt", "evaluate", *words()[:6], "--steps", 1, "--out", out)
+    done, again = command(*asked), command(*asked)
+    assert (done.code, again.code) == (0, 0)
+    assert again.err.endswith(f"Nothing to do: the base is in {out} already.\n")
+    assert open_evaluation(out).adapter.values.tolist() == ["base"]
+    said = command("adapt", "evaluate", "--out", out).refused()
+    assert f"nothing was given to evaluate, and {out} holds the base alone; give runs of" in said
+    assert "adapt report" not in said
+
+
+@pytest.mark.parametrize("given", [(), ("--model", "mini"), ("--prompt", "a dot"), ("--model", "mini", "--seeds", "0")])
+def test_with_nothing_to_evaluate_it_says_what_may_be_given(
+    given: tuple[str, ...], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = command("adapt", "evaluate", *given).refused()
+    assert "nothing was given to evaluate, and there is no evaluation at evaluation.zarr; give runs of" in said
+    assert said.endswith("or only --model and --prompt TEXT (or --prompts FILE) to measure the base alone.")
+    assert not list(tmp_path.iterdir())
+
+
 def test_ctrl_c_says_what_is_kept(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -132,7 +155,11 @@ def test_ctrl_c_says_what_is_kept(command: Command, tmp_path: Path, monkeypatch:
 
 
 BAD: dict[str, tuple[list[Any], str]] = {
-    "no adapter": ([], "Missing argument 'adapters'"),
+    "no adapter": (
+        [],
+        "holds the base and 2 adapters (strong, merged); give runs of `adapt train`, adapter folders, LoRA files or "
+        "merged checkpoints to add, or look at it with `adapt report ",
+    ),
     "an adapter that is not there": (["gone.safetensors"], "there is no adapter at gone.safetensors"),
     "pickled weights": (["PICKLE"], "pickled weights are not read"),
     "seeds that are no seeds": (["base", "--seeds", "x"], "--seeds 'x' is not understood"),

@@ -16,7 +16,7 @@ import zarr
 
 import reports
 from reports.building import build
-from reports.evaluated import pairs_of, read_evaluation
+from reports.evaluated import BASE, pairs_of, read_evaluation
 from spectra.errors import UserError
 from tests.reports.fixtures import text, write_cube, write_run
 from tests.reports.metrics.fixtures import evaluation, write_evaluation
@@ -57,6 +57,7 @@ def test_an_evaluation_alone_is_a_report(tmp_path: Path) -> None:
         (lambda d: d.drop_vars("part"), "part"),
         (lambda d: d.assign(status=("adapter", np.array([1, 0, 0], np.uint8))), "unfinished evaluation"),
         (lambda d: d.assign(status=("adapter", np.array([0, 1, 1], np.uint8))), "unfinished evaluation"),
+        (lambda d: d.isel(adapter=[0]), "holds the base alone"),
         (lambda d: d.assign(energy=d.energy * np.nan), "finite"),
     ],
 )
@@ -101,6 +102,12 @@ def test_few_adapters_are_all_compared_and_many_with_the_first() -> None:
     assert pairs_of(["a", "b", "c"]) == [("b", "a"), ("c", "a"), ("c", "b")]
     assert pairs_of(list("abcdef")) == [(x, "a") for x in "bcdef"]
     assert pairs_of(["a"]) == []
+
+
+def test_with_a_chosen_adapter_all_others_are_compared_with_it_alone() -> None:
+    assert pairs_of(["a", "b", "c"], "b") == [("a", "b"), ("c", "b")]
+    assert pairs_of(list("abcdef"), "c") == [(x, "c") for x in "abdef"]
+    assert pairs_of(["a", "b"], BASE) == pairs_of(["a"], "a") == []
 
 
 def runs_of(root: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def test_what_no_two_numbers_can_differ_by_is_no_resolution(few: Report) -> None
 def test_the_best_is_not_said_to_harm_nothing_where_nothing_could_show(few: Report) -> None:
     main = few.said[0].claim
     assert main.startswith("fera-0 is the best of 3 adapters by validation error; no difference found in ")
-    assert "of which none could have shown" in main
+    assert "of which hardly any could have shown" in main
     assert "worse than none" not in " ".join(few.sentences)
 
 
@@ -75,6 +75,20 @@ def test_measures_in_which_nothing_was_found_are_counted_with_those_that_could_n
         "; no difference found in 1 of 2 other measures"
     )
     assert quiet([main, *rest]) == "no difference found in 2 of 3 measures (in 1 of these none could have shown)"
+
+
+def test_what_only_a_huge_difference_could_have_shown_is_hardly_counted_as_quiet() -> None:
+    main, fine = replace(silent(0.1), name="error", holds=True), silent(0.5, name="y")
+    huge = replace(silent(190.0, "difference", "frechet"), half=100.0)
+    assert (huge.blind, huge.coarse, fine.coarse) == (False, True, False)
+    assert quiet([main, fine, huge]) == (
+        "no difference found in 2 of 3 measures (in 1 of these hardly any could have shown)"
+    )
+    assert others([main, fine, huge, silent(50.0, name="z")], "error").endswith(
+        "in any of 3 other measures, in 2 of which hardly any could have shown"
+    )
+    assert not replace(huge, half=200.0).coarse
+    assert not replace(huge, holds=True).coarse
 
 
 def test_a_drift_that_may_be_nothing_is_not_sure(few: Report) -> None:

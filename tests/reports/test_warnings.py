@@ -12,10 +12,11 @@ import zarr
 
 import reports
 from reports.base import read_base
-from reports.warnings import of_base, samplers
+from reports.warnings import loss, losses, pooled, samplers
 from spectra.analysis import discretisation
 from spectra.cube import open_cube
 from tests.reports.fixtures import write_cube, write_run
+from tests.reports.metrics.fixtures import evaluation, write_evaluation
 
 SCHEDULER = {
     "class": "DDIMScheduler", "prediction_type": "epsilon", "set_alpha_to_one": True, "clip_sample": False,
@@ -33,7 +34,7 @@ def test_a_cube_of_several_settings_is_not_pooled(tmp_path: Path) -> None:
     base = read_base(write_cube(tmp_path / "c.zarr", runs=12, guidance=guidance))
     assert base.runs == 8
     assert base.guidance == (7.5,)
-    (said,) = [text for text in of_base(base) if "several settings" in text]
+    (said,) = pooled(base)
     assert "guidance_scale=7.5" in said
     assert "left out are guidance_scale=1" in said
     whole = open_cube(tmp_path / "c.zarr")
@@ -51,10 +52,28 @@ def test_what_the_sampler_loses_is_said_to_be_nobodys_fault(tmp_path: Path) -> N
     expected = discretisation(open_cube(cube)).kept.values
     assert base.kept is not None
     np.testing.assert_allclose(base.kept, np.where(expected < 0.1, np.nan, expected))
-    (said,) = [text for text in of_base(base) if "no adapter is to blame" in text]
+    said = loss(base)
+    assert "no adapter is to blame" in said
     for band in np.flatnonzero(np.abs(base.kept - 1) > 0.05):
         assert f"{100 * expected[band]:.0f} % in band {band}" in said
-    assert of_base(replace(base, kept=np.array([1.0, 1.01, 0.97, 1.0]))) == []
+    assert loss(replace(base, kept=np.array([1.0, 1.01, 0.97, 1.0]))) == ""
+
+
+def test_of_several_stores_each_sampler_that_loses_something_else_is_named(tmp_path: Path) -> None:
+    data = evaluation(adapters=1, prompts=3, seeds=1, unrelated=0, heldout=4, train=0, attributes=False, networks=())
+    stores = [write_evaluation(tmp_path / f"{name}.zarr", data) for name in ("ten", "twenty", "again")]
+    for store, steps in zip(stores, (11, 21, 21), strict=True):
+        write_cube(store / "probe", runs=4, steps=steps, facts=FACTS)
+    alone, ten, twenty = (loss(read_base(store / "probe")) for store in (stores[0], *stores[:2]))
+    assert [said for said in built(stores[0]) if "to blame" in said] == [alone]
+    assert [said for said in built(*stores) if "to blame" in said] == [f"again and twenty: {twenty}", f"ten: {ten}"]
+
+
+def test_a_store_whose_sampler_loses_nothing_is_not_named(tmp_path: Path) -> None:
+    base = read_base(write_cube(tmp_path / "c.zarr", runs=6, facts=FACTS))
+    still = replace(base, kept=np.ones(4))
+    assert losses({"a": base, "b": still}) == [f"a: {loss(base)}"]
+    assert losses({"b": still}) == losses({}) == []
 
 
 def test_energy_that_no_gaussian_sample_can_have_says_nothing_of_the_sampler(tmp_path: Path) -> None:
@@ -65,7 +84,7 @@ def test_energy_that_no_gaussian_sample_can_have_says_nothing_of_the_sampler(tmp
     base = read_base(path)
     assert base.kept is not None
     assert np.isnan(base.kept).all()
-    assert not any("to blame" in text for text in of_base(base))
+    assert loss(base) == ""
 
 
 def test_a_cube_that_does_not_say_its_scheduler_has_no_such_number(tmp_path: Path) -> None:

@@ -239,6 +239,12 @@ def test_a_network_that_is_asked_says_what_training_sees(tmp_path: Path) -> None
         probe_data(pipe, data, tmp_path / "d.zarr", levels=2, predict=lambda x, timestep, captions: x[:, :1])
 
 
+def test_a_pipeline_is_asked_where_it_is(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a device is for models that are opened here; a pipeline has its own"):
+        probe_data(tiny_sd(), folder, tmp_path / "c.zarr", device="cpu")
+    assert not (tmp_path / "c.zarr").exists()
+
+
 def test_a_damaged_picture_is_found_before_anything_is_written(folder: Path, tmp_path: Path) -> None:
     bad = Path(shutil.copytree(folder, tmp_path / "data"))
     (bad / "c.png").write_bytes((bad / "c.png").read_bytes()[:200])

@@ -19,6 +19,7 @@ import spectra
 from spectra import setting
 from spectra.errors import UserError
 from spectra.probe import probe
+from spectra.storage import sharing
 from tests.tiny import tiny_sd, tiny_sd3, tiny_sd_folder
 
 PROMPTS = ["a red circle", "a blue square"]
@@ -410,6 +411,20 @@ def test_weights_are_opened_in_the_type_that_was_asked_for(folder: str, tmp_path
         probe(folder, PROMPTS[:1], [0], 1, tmp_path / "d.zarr", dtype="int8")
     with pytest.raises(UserError, match="a pipeline has its own"):
         probe(tiny_sd(), PROMPTS[:1], [0], 1, tmp_path / "d.zarr", dtype="bfloat16")
+
+
+def test_a_model_is_opened_on_the_device_that_was_asked_for(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spectra.models.usable_device", lambda: torch.device("meta"))
+    assert probe(folder, PROMPTS[:1], [0], 1, tmp_path / "c.zarr", device="cpu").sizes["run"] == 1
+    with pytest.raises(UserError, match="a pipeline has its own"):
+        probe(tiny_sd(), PROMPTS[:1], [0], 1, tmp_path / "d.zarr", device="cpu")
+    crew = sharing.Crew(1, 2, torch.device("cpu"), lambda: None)
+    monkeypatch.setattr(sharing, "crew", lambda: crew)
+    with pytest.raises(UserError, match="each of the 2 processes has a device of its own already; leave the device"):
+        probe(folder, PROMPTS[:1], [0], 1, tmp_path / "d.zarr", device="cpu")
+    assert not (tmp_path / "d.zarr").exists()
 
 
 def test_a_rule_with_options_is_resumed_however_it_is_written(tmp_path: Path) -> None:

@@ -35,13 +35,13 @@ def place() -> Path:
     return Path(mkdtemp())
 
 
-def stirred(network: nn.Module, seed: int = 0, only: str = "") -> nn.Module:
+def stirred(network: nn.Module, seed: int = 0, only: str = "", size: float = 0.1) -> nn.Module:
     """The network with other weights, where their names hold `only`."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if only in name:
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
     return network
 
 
@@ -108,6 +108,26 @@ def exported(form: str) -> Path:
 
 
 @cache
+def routed(router: str) -> Path:
+    """A FeRA folder whose gates move with the noise level; they follow the latents too unless the router is a clock."""
+    folder, pipe = place() / f"fera-{router}", load_pipeline(model("sd"))
+    unet, settings = family_of(pipe).denoiser(pipe), config(place() / "unused", method="fera", router=router)
+    torch.manual_seed(0)
+    METHODS["fera"].attach(unet, settings, targets_of(settings, pipe), None, pipe)
+    stirred(stirred(unet, only="fera_B"), 2, only="fera.", size=0.3)
+    METHODS["fera"].save(unet, folder)
+    return folder
+
+
+def scheduled(router: str, form: str = "scheduled-loras", steps: int = 16) -> Path:
+    """An export of `routed`; sixteen steps come as near to clean pictures as the cells of a validation do."""
+    out = place() / f"{form}-{router}-{steps}"
+    if out.exists():
+        return out
+    return export(routed(router), out, form, model=str(model("sd")), prompts=PROMPTS, steps=steps, guidance=3.0)
+
+
+@cache
 def saved_by_diffusers() -> Path:
     """What `save_lora_weights` writes, with a LoRA of the text encoder too."""
     pipe: Any = load_pipeline(model("sd"))
@@ -160,6 +180,7 @@ KINDS: dict[str, tuple[str, Callable[[], Path]]] = {
     "diffusers-text": ("lora", saved_by_diffusers),
     "kohya": ("lora", lambda: exported("kohya")),
     "kohya-file": ("lora", lambda: next(exported("kohya").glob("*.safetensors"))),
+    "scheduled": ("scheduled-loras", lambda: scheduled("clock", steps=2)),
     "merged": ("merged", merged),
     "denoiser": ("merged", denoiser),
     "denoiser-file": ("full", denoiser_file),

@@ -55,7 +55,18 @@ def bits(pipe: Any) -> dict[str, Tensor]:
 
 
 SLOW = pytest.mark.slow
-QUICK = ("run-lora", "fera", "full", "text", "peft-other", "diffusers-text", "kohya", "merged", "denoiser-file")
+QUICK = (
+    "run-lora",
+    "fera",
+    "full",
+    "text",
+    "peft-other",
+    "diffusers-text",
+    "kohya",
+    "scheduled",
+    "merged",
+    "denoiser-file",
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[SLOW] * (name not in QUICK)) for name in KINDS])
@@ -108,7 +119,7 @@ def test_an_adapter_that_reads_prompts_otherwise_says_so() -> None:
     for name in ("peft", "fera", "denoiser", "text", "diffusers-text", "merged"):
         with attached(pipeline(), find(KINDS[name][1]())) as told[name]:
             pass
-    assert [name for name, otherwise in told.items() if otherwise] == ["text", "diffusers-text", "merged"]
+    assert [name for name, on in told.items() if on.reads_otherwise] == ["text", "diffusers-text", "merged"]
 
 
 def test_dropout_does_not_act_while_pictures_are_drawn(tmp_path: Path) -> None:
@@ -191,7 +202,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "whole": (lambda at: saved({"model.diffusion_model.x": torch.zeros(2)}, at / "a.safetensors"), "is a whole model"),
     "unfinished": (lambda at: written(at / "run" / "config.json", b'{"format": 1, "status": "training"}').parent,
                    "is not a finished run"),
-    "schedule": (lambda at: written(at / "s" / "gates.json", b"{}").parent, "holds a LoRA for each expert"),
+    "schedule": (lambda at: written(at / "s" / "gates.json", b"{}").parent, "cannot be read as a schedule of gates"),
 }  # fmt: skip
 
 

@@ -21,6 +21,13 @@ def test_runs_and_their_adapters_are_refused_by_another_model_in_the_same_words(
         open_adapter(*find_adapter(run), str(model("sd3")))
 
 
+def test_a_pipeline_that_is_given_is_not_moved_to_a_device() -> None:
+    pipe = load_pipeline(model("sd"))
+    with pytest.raises(UserError, match="a device is for models that are opened here; a pipeline has its own"):
+        open_adapter(*find_adapter(finished("lora").path), None, pipe, "cpu")
+    assert not hasattr(pipe.unet, "peft_config")
+
+
 def test_the_model_is_known_by_its_hash_and_not_by_its_name() -> None:
     record = finished("lora").record
     check_model("it", record, "another name", model_hash(load_pipeline(model("sd"))))

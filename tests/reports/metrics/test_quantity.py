@@ -16,6 +16,7 @@ from reports.metrics.quantity import (
     Quantity,
     averaged,
     certainty,
+    half_of,
     jackknifed,
     p_value,
     paired,
@@ -103,6 +104,14 @@ def test_shares_that_never_vary_are_as_sure_as_the_exact_binomial_says(n: int) -
     assert between.difference.high == pytest.approx(exact.high)
     assert between.p == 1
     assert resolution(nothing, between, 0.95) == pytest.approx(exact.high)
+
+
+def test_half_of_a_distance_is_that_of_the_largest_and_half_of_a_scale_that_of_its_ends() -> None:
+    x = np.array([[150.0, 250.0], [80.0, 120.0]])
+    assert half_of(quantity(x, bounds=(0.0, np.inf))) == 100
+    assert half_of(quantity(x / 1000, bounds=SHARE, counted=True)) == 0.5
+    assert half_of(quantity(x / 1000, bounds=(-1.0, 1.0))) == 1
+    assert half_of(quantity(x, ratio=True, bounds=(0.0, np.inf))) == 1
 
 
 def test_intervals_of_shares_and_distances_stay_inside() -> None:
