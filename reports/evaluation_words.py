@@ -27,6 +27,7 @@ from reports.evidence import (
     repeats,
     same,
     unlike,
+    unseeing,
     would_show,
 )  # fmt: skip
 from reports.metrics import Comparison, Measure
@@ -66,8 +67,9 @@ def headline(found: Evaluation, a: str, b: str) -> Said:
     if not judged:
         return Said(f"Which of {a} and {b} is better was not measured", "no held-out pictures, no networks", "headline")
     if not better and not worse:
-        main = judged[0]
+        main, coarse = judged[0], unseeing([[c] for c in judged], "which")
         claim = f"No difference was found between {a} and {b} in any of {count(len(judged), 'measure')}"
+        claim += f", {coarse}" * bool(coarse)
         return Said(claim, f"{main.title}: {moved(main)}, {would_show(main)}; {support}", "headline")
     sure = evidences([*better[:NAMED], *worse[:NAMED]])
     rest = f"; {quiet(judged)}" if len(better) + len(worse) < len(judged) else ""
@@ -170,7 +172,7 @@ def about_winner(found: Evaluation, name: str, label: str) -> Said:
     shown = [c for c in judged if c.name == name]
     sure = "; ".join(f"{c.a} against {c.b} {moved(c)}, {evidence(c)}" for c in shown[:NAMED])
     claim = f"{label} is the best of {len(found.distinct)} adapters by {shown[0].title}{but}"
-    return Said(claim, f"{sure}; {family(found.among)}", "best")
+    return Said(claim, f"{shown[0].title}: {sure}; {family(found.among)}", "best")
 
 
 def detail(c: Comparison) -> Said:

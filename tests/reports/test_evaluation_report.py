@@ -127,6 +127,13 @@ def made_up(a: str, b: str, value: float, better: str, holds: bool, name: str = 
             "(text_x 20 % lower)",
         ),
         ([made_up("b", "a", 0.9, "lower", False)], "No difference was found between b and a in any of 1 measure"),
+        (
+            [
+                made_up("b", "a", 0.9, "lower", False),
+                replace(made_up("b", "a", 0.9, "lower", False, "text_x"), resolution=3.0),
+            ],
+            "No difference was found between b and a in any of 2 measures, in 1 of which hardly any could have shown",
+        ),
         ([made_up("b", "a", 0.9, "neutral", True)], "Which of b and a is better was not measured"),
     ],
 )
