@@ -18,21 +18,20 @@ MOST = 8
 ADAPTERS = "runs of `adapt train`, adapter folders, LoRA files or merged checkpoints"
 
 
-def named(adapters: Sequence[str] | None, out: Path, begins: bool) -> list[str]:
-    """The adapters that were given; none, for the base alone, where the rest `begins` an evaluation of nothing else.
+def named(adapters: Sequence[str] | None, out: Path, model: bool = False, prompts: bool = False) -> list[str]:
+    """The adapters that were given; none, for the base alone, where a `model` and `prompts` were given.
 
     Raises:
         UserError: nothing was given that could be evaluated: what there is at `out`, and what to give.
     """
-    if adapters:
-        return list(adapters)
+    if adapters or (model and prompts):  # the base alone begins, goes on, or is there already
+        return list(adapters or ())
     held = labels_in(out)
-    if begins and len(held or ()) < 2:  # an evaluation of the base alone, which begins, goes on or is finished
-        return []
     if held is None:
+        missing = "; --model is missing" if prompts else "; prompts are missing" if model else ""
         raise UserError(
             f"nothing was given to evaluate, and there is no evaluation at {out}; give {ADAPTERS} to compare with the "
-            "base, or only --model and --prompt TEXT (or --prompts FILE) to measure the base alone"
+            f"base, or only --model and --prompt TEXT (or --prompts FILE) to measure the base alone{missing}"
         )
     page = f", or look at it with `adapt report {shlex.quote(str(out))}`" * (len(held) > 1)
     raise UserError(f"nothing was given to evaluate, and {out} holds {_models(held)}; give {ADAPTERS} to add{page}")
@@ -81,6 +80,13 @@ def nothing_to_do(adapters: Sequence[str], out: Path) -> str:
     named = unrepeated(adapters)
     what = f"all {len(named)} adapters are" if len(named) > 1 else f"{named[0] if named else 'the base'} is"
     return f"Nothing to do: {what} in {out} already"
+
+
+def begun_without(protocol: Mapping[str, object]) -> str:
+    """Said when an evaluation of the base alone has begun: what cannot be added to it; empty where all was given."""
+    names = {"data": "held-out pictures (--data)", "unrelated": "unrelated prompts (--unrelated)"}
+    left = " and ".join(words for name, words in names.items() if not protocol[name])
+    return f"This evaluation was begun without {left}, which cannot be added later" if left else ""
 
 
 def saying(words: str, progress: Progress) -> Progress:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.adding import named, nothing_to_do, saying, taken, whole_in
+from cli.adding import begun_without, named, nothing_to_do, saying, taken, whole_in
 from cli.common import (
     Json,
     collect_prompts,
@@ -88,7 +88,7 @@ def evaluate(
     Further adapters are added to a store that exists: what is not given is as the store has it, prompts included.
     An interrupted evaluation goes on when the command is given again.
     """
-    given = named(adapters, out, begins=bool(model and (prompt or prompts)))
+    given = named(adapters, out, model=bool(model), prompts=bool(prompt or prompts))
     asked: dict[str, Any] = {
         "model": model, "prompts": _prompts(prompt, prompts, out),
         "seeds": None if seeds is None else parse_seeds(seeds),
@@ -107,7 +107,10 @@ def evaluate(
         note(nothing_to_do(given, out))
     from reports.evaluated import judged
 
-    judgement = judged(out, found, (), json.loads(found.attrs["protocol"]))
+    protocol = json.loads(found.attrs["protocol"])
+    if before == 0 and found.sizes["adapter"] == 1 and (left := begun_without(protocol)):
+        note(left)
+    judgement = judged(out, found, (), protocol)
     if as_json:
         emit(_document(judgement))
     else:
@@ -224,7 +227,8 @@ def report(
         str | None,
         typer.Option(
             "--against",
-            help="Adapter (or arm, or base) to compare all with; default: each with each, above four with the first.",
+            help="Adapter or base (of evaluations) or arm (of runs) to compare all with; else all pairs, above four "
+            "adapters with the first.",
         ),
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="JUnit XML file to write, for CI.")] = None,

@@ -11,9 +11,9 @@ from typing import Any
 from reports.arms import Arm, group, reference_of
 from reports.base import Base, read_base
 from reports.cells import noise_levels
-from reports.chosen import check_name
+from reports.chosen import AS_USUAL, asked_for, check_name, of_arms
 from reports.compare import comparisons
-from reports.evaluated import Evaluation, read_evaluation, run_of, with_runs
+from reports.evaluated import BaseAloneError, Evaluation, read_evaluation, run_of, with_runs
 from reports.evaluation_verdict import say_evaluation
 from reports.report import Report
 from reports.runs import Run, read_run, same_grid, same_pictures
@@ -142,7 +142,10 @@ def said_of(arms: Sequence[Arm], report: Report) -> list[Said]:
             for one, told in zip(report.evaluations, evaluated, strict=True)
         ]
     first, rest = [said[:1] for said in evaluated], [said[1:] for said in evaluated]
-    found = trained[:1] + [one for said in first for one in said] + [one for said in rest for one in said] + trained[1:]
+    heads = [trained[:1], [one for said in first for one in said]]
+    if report.against and not of_arms(report.against, arms):
+        heads.reverse()  # what was asked for comes first
+    found = heads[0] + heads[1] + [one for said in rest for one in said] + trained[1:]
     return brief(found + ([about_bands(report.base)] if report.base and not arms else []))
 
 
@@ -152,11 +155,12 @@ def report_of(task: Task, cube: Path | None, others: Sequence[Path] = (), agains
         same_grid(task.runs)
         same_pictures(task.runs)
     arms = group(task.runs)
-    found = tuple(with_runs(one, arms) for one in own_names(task.evaluations))
+    named = sorted(own_names(task.evaluations), key=lambda one: not one.against)  # what was asked for comes first
+    found = tuple(with_runs(one, arms) for one in named)
     watched = bases_of(task, cube, found)
     base = next(iter(watched.values()), None)
-    chosen = against in [arm.label for arm in arms]
-    reference = reference_of(arms, against)
+    chosen = of_arms(against, arms)
+    reference = reference_of(arms, chosen)
     pairs = tuple(comparisons(arms, reference, twins=not chosen))
     own = against if chosen or any(one.against for one in found) else ""
     bare = Report(tuple(arms), reference, pairs, base, title=task.title, evaluations=found, against=own)
@@ -188,10 +192,25 @@ def own_names(found: Sequence[Evaluation]) -> list[Evaluation]:
 def over_tasks(reports: Sequence[Report]) -> Report:
     """A report of reports."""
     texts = dict.fromkeys(text for report in reports for text in report.warnings)
+    texts = dict.fromkeys(sorted(texts, key=lambda text: AS_USUAL not in text))
     named = {text: [report.title for report in reports if text in report.warnings] for text in texts}
     warned = [f"{'All tasks' if len(on) == len(reports) else ', '.join(on)}: {text}" for text, on in named.items()]
     title = f"{len(reports)} tasks"
     return Report(said=tuple(brief(say_overview(reports))), warnings=tuple(warned), title=title, tasks=tuple(reports))
+
+
+def with_adapters(paths: Sequence[Path], against: str, alone: bool) -> tuple[list[Evaluation], list[str]]:
+    """Evaluations, and warnings on stores that hold the base alone; UserError for these where nothing else is there."""
+    found, left, errors = [], [], []
+    for path in paths:
+        try:
+            found.append(read_evaluation(path, against))
+        except BaseAloneError as error:
+            errors.append(error)
+            left.append(f"Left out: {error}")
+    if errors and alone and not found:
+        raise errors[0]
+    return found, left
 
 
 def build(
@@ -199,8 +218,9 @@ def build(
 ) -> Report:  # fmt: skip
     """Compare finished runs and evaluations of adapters; `cube` shows what the base model does.
 
-    `against` names the adapter (or the arm of runs, or "base") that all others are compared with, and nothing else is:
-    without it up to four adapters are compared each with each, of more each with the first, and arms with LoRA.
+    `against` names the adapter or "base" of evaluations, or the arm of runs, whatever its case, that all others are
+    compared with: no other pairs are, and adapters with the base model as ever. Without it up to four adapters are
+    compared each with each, of more each with the first, and arms with LoRA.
 
     Paths (or one path) are run directories, evaluations (`adapt evaluate`) and cubes (`spectra probe`) in any mixture.
     Runs and evaluations of the same adapters are matched. Of several models or data sets each is a task of its own,
@@ -208,22 +228,26 @@ def build(
 
     Raises UserError when there is nothing to report on, when a folder is none of these or is incomplete, when runs of
     one task were validated on different grids or generated for different prompts, when a cube is of another model, or
-    when nothing has the name `against`.
+    when `against` is empty or nothing has that name.
     """
+    name = asked_for(against)
     given = sort_out([Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)])
     if not given.runs and not given.evaluations:
         raise UserError(
             "there are no runs to report on; give at least one folder that `adapt train` or `adapt evaluate` wrote."
         )
     runs = [read_run(path) for path in given.runs]
-    tasks = tasks_of(runs, [read_evaluation(path, against or "") for path in given.evaluations])
+    evaluations, without = with_adapters(given.evaluations, name, alone=not runs)
+    tasks = tasks_of(runs, evaluations)
     cubes = cubes_by_task(given, Path(cube) if cube else None, tasks)
     reports = []
     for i, task in enumerate(tasks):
         shown, others = cubes.get(i, (None, ()))
-        reports.append(report_of(task, shown, others, against or ""))
-    check_name(against or "", reports)
-    return reports[0] if len(reports) == 1 else over_tasks(apart(reports, tasks))
+        reports.append(report_of(task, shown, others, name))
+    check_name(name, reports)
+    named = sorted(apart(reports, tasks), key=lambda report: bool(name) and not report.against)
+    made = named[0] if len(named) == 1 else over_tasks(named)
+    return replace(made, warnings=(*made.warnings, *without))
 
 
 def compare_tasks(paths: Sequence[Path | str]) -> Report:

@@ -21,6 +21,7 @@ from spectra.errors import UserError
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
     ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le,
 }  # fmt: skip
+RATIO, OVER_BASE = "error_ratio", "error_against_base"
 GRAMMAR = re.compile(
     r"\s*(?P<name>[A-Za-z][\w-]*)(?:\.(?P<end>low|high))?\s*(?:@(?P<arm>.+?))?\s*(?P<op>>=|<=|>|<)\s*"
     r"(?P<number>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*",
@@ -77,12 +78,19 @@ def parsed(expression: str) -> Gate:
     return Gate(expression, parts["name"], parts["end"], parts["arm"].strip(), parts["op"], float(parts["number"]))
 
 
-def looked_at(gate: Gate, known: Sequence[Quantity]) -> list[Quantity]:
+def unknown(gate: Gate, names: Sequence[str], to_base: bool) -> UserError:
+    """What is said where a report has no such metric; `to_base` where all are compared with the base model alone."""
+    why = f"there is no metric {gate.name!r} in this report"
+    if to_base and gate.name == RATIO and OVER_BASE in names:
+        why = f"with --against base no two adapters are compared: this report has {OVER_BASE!r} and no {RATIO!r}"
+    return UserError(f"gate {gate.expression!r}: {why}; it has {', '.join(names)}.")
+
+
+def looked_at(gate: Gate, known: Sequence[Quantity], to_base: bool = False) -> list[Quantity]:
     """The quantities of a gate; UserError where the metric or the arm is not known, with those that are."""
     named = [q for q in known if q.name == gate.name]
     if not named:
-        names = ", ".join(sorted({q.name for q in known}))
-        raise UserError(f"gate {gate.expression!r}: there is no metric {gate.name!r} in this report; it has {names}.")
+        raise unknown(gate, sorted({q.name for q in known}), to_base)
     chosen = [q for q in named if q.arm == gate.arm] if gate.arm else [q for q in named if q.arm != BASE]
     if not chosen:
         arms = ", ".join(dict.fromkeys(q.arm for q in named))
@@ -104,7 +112,7 @@ def failure(gate: Gate, q: Quantity) -> Failure:
     return Failure(gate.expression, gate.name, q.where, value, words)
 
 
-def check(expression: str, known: Sequence[Quantity]) -> list[Failure]:
-    """The failures of one gate; none where it is true of no arm."""
+def check(expression: str, known: Sequence[Quantity], to_base: bool = False) -> list[Failure]:
+    """The failures of one gate, none where it is true of no arm; `to_base` where all are compared with the base."""
     gate = parsed(expression)
-    return [failure(gate, q) for q in looked_at(gate, known) if gate.met(q)]
+    return [failure(gate, q) for q in looked_at(gate, known, to_base) if gate.met(q)]

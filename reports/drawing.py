@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from reports.sections import ARROWS
 from reports.words import capital
 
 TEMPLATES = Path(__file__).parent / "templates"
+NARROW, UNBROKEN = "\N{NARROW NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"
+COMMAND = re.compile(r"`((?:adapt|spectra) .+?)`(?=[\s.,:;)]|$)", re.S)
+"""A command in a sentence; a backtick within a name of it does not end it, as letters follow."""
 
 
 def assets() -> dict[str, Markup]:
@@ -26,13 +30,22 @@ def assets() -> dict[str, Markup]:
 
 
 def tight(text: str) -> str:
-    """Keep a per cent sign with its number, by a narrow space that does not break."""
-    return text.replace(" %", "\N{NARROW NO-BREAK SPACE}%")
+    """Keep numbers in one line, by spaces that do not break: `4.7 %`, `316 800`, `16 / 32` and `p = 0.01`."""
+    text = re.sub(r"(?<=\bp) ([<=]) (?=\d)", f"{UNBROKEN}\\1{UNBROKEN}", text)
+    text = re.sub(r"(?<=\d) (?=\d{3}\b)", NARROW, text.replace(" %", f"{NARROW}%"))
+    return re.sub(r"(?<=\d) / (?=\d)", f"{NARROW}/{NARROW}", text)
 
 
-def sentence(text: str) -> str:
+def prose(text: str) -> Markup:
+    """Sentences, safe to show whatever names they hold: commands between backticks are drawn as code, nothing else."""
+    parts = COMMAND.split(text)
+    drawn = [Markup("<code>{}</code>").format(part) if i % 2 else escape(tight(part)) for i, part in enumerate(parts)]
+    return Markup("").join(drawn)
+
+
+def sentence(text: str) -> Markup:
     """A support on its own line starts like a sentence."""
-    return tight(capital(text))
+    return prose(capital(text))
 
 
 @functools.cache
@@ -42,7 +55,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    found.filters.update(tight=tight, sentence=sentence)
+    found.filters.update(tight=tight, prose=prose, sentence=sentence)
     found.globals.update(assets(), arrows=ARROWS)
     return found
 

@@ -36,6 +36,10 @@ ALL_PAIRS = 4
 BASE = "base"
 
 
+class BaseAloneError(UserError):
+    """A store that is whole but holds no adapter: left out where there is anything else to report on."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """A finished evaluation: the base model, adapters, and what is measured of them."""
@@ -60,6 +64,8 @@ class Evaluation:
     """What it is called where another evaluation of the report has the same store's name."""
     against: str = ""
     """The model that a person chose to compare all adapters with; empty for the usual pairs."""
+    asked: str = ""
+    """The label that the person gave for it, which may be that of a copy."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -154,6 +160,19 @@ def pairs_of(adapters: Sequence[str], against: str = "") -> list[tuple[str, str]
     return [(label, other) for label in adapters if label != other]
 
 
+def matched(name: str, labels: Sequence[str]) -> str:
+    """The label that a person means by `name`: equal, else equal but for case; empty where none or several are.
+
+    The base model goes by "base model" too.
+    """
+    if name in labels:
+        return name
+    meant = name.strip().casefold()
+    meant = BASE if meant == "base model" else meant
+    alike = [label for label in labels if label.casefold() == meant]
+    return alike[0] if len(alike) == 1 else ""
+
+
 def read_protocol(path: Path) -> dict[str, Any]:
     """How an evaluation was made; UserError when it does not say so in a way that is known here."""
     attributes = root_attributes(path)
@@ -194,7 +213,7 @@ def finished_part(path: Path, data: xr.Dataset) -> tuple[xr.Dataset, tuple[str, 
     named = [label or f"its adapter {place} (which has no name yet)" for place, label in enumerate(labels)]
     unfinished = tuple(label for label, done in zip(named, whole, strict=True) if not done)
     if labels == [BASE] and not unfinished:
-        raise UserError(
+        raise BaseAloneError(
             f"{path} holds the base alone, and a report compares adapters with it; "
             f"add one with `adapt evaluate ADAPTER --out {path}`."
         )
@@ -224,7 +243,8 @@ def judged(
 ) -> Evaluation:  # fmt: skip
     """Everything that is measured and compared of the finished adapters of an evaluation."""
     copies = copies_of(data, BASE)
-    chosen = copies.get(against, against) if against in map(str, data.adapter.values) else ""
+    asked = matched(against, [str(label) for label in data.adapter.values])
+    chosen = copies.get(asked, asked)
     labels = [label for label in map(str, data.adapter.values) if label != BASE and label not in copies]
     measured = metrics.measured(data)
     measures, absent = tuple(metrics.summarise(measured)), tuple(metrics.reasons(measured))
@@ -234,7 +254,7 @@ def judged(
     among = tuple(metrics.compare(measured, pairs)) if pairs else ()
     against_base = tuple(metrics.compare(measured, to_base)) if to_base else ()
     families = measures, among, against_base, absent
-    found = Evaluation(path, data, protocol, tuple(unfinished), *families, copies=copies, against=chosen)
+    found = Evaluation(path, data, protocol, tuple(unfinished), *families, copies=copies, against=chosen, asked=asked)
     return with_runs(found, ())
 
 

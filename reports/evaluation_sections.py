@@ -14,7 +14,7 @@ from reports.evaluation_marks import compared_mark, keys, marks, pair_styles, po
 from reports.evaluation_pictures import drift_section, image_section, memory_section
 from reports.evaluation_tables import arrowed, attribute_table, comparison_table, measure_table, pinned_table, shown_as
 from reports.evaluation_words import about_energy, decisive, detail, of_pair, weight, where
-from reports.evidence import how_paired, one_alone, unlike
+from reports.evidence import how_paired, one_alone, uncorrected, unlike
 from reports.sections import Mark, Panel, Room, Said, Section
 from reports.words import brief, capital
 
@@ -94,7 +94,8 @@ def measure_section(found: Evaluation, prefix: str) -> Section | None:
         "filled where an adapter differs from the base model "
         "after Holm’s correction over all comparisons with it."
     )
-    notes = tuple(filter(None, (note, one_alone(found))))
+    cautions = [f"{capital(words)}." for words in uncorrected([*found.among, *found.to_base])]
+    notes = tuple(filter(None, (note, *cautions, one_alone(found))))
     return Section(
         f"{prefix}measures", "All measures with their intervals", tuple(said), notes, keys(found), tuple(drawn),
         (answers,) if answers else (), nav="Measures",

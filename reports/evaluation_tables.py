@@ -11,6 +11,7 @@ from reports.evaluation_words import FIRST, weight
 from reports.evidence import model, moved, number, would_show
 from reports.metrics import Measure
 from reports.sections import ARROWS, Table
+from reports.words import listed
 
 BETTER = {"lower": "lower", "higher": "higher", "neutral": "neither"}
 
@@ -48,7 +49,15 @@ def measure_table(found: Evaluation, names: Sequence[str] | None = None) -> Tabl
         rows.append((first.title, BETTER[first.better], *cells))
     what = "All measures" if names is None else "The main measures"
     caption = f"{what}; 95 % intervals in brackets; * differs from the base model after Holm’s correction"
-    return Table(caption, ("measure", "better", *map(shown_as, found.shown)), tuple(rows))
+    heads = ("measure", "better", *map(shown_as, found.shown))
+    return Table(caption, heads, tuple(rows), note=about_copies(found) if names else "")
+
+
+def about_copies(found: Evaluation) -> str:
+    """Which adapters stand for copies that no table or figure shows; empty where there are none."""
+    groups = [[label for label, first in found.copies.items() if first == one] for one in found.distinct]
+    named = [f"{one} stands for {listed(same)}" for one, same in zip(found.distinct, groups, strict=True) if same]
+    return f"Identical adapters are shown once: {'; '.join(named)}." if named else ""
 
 
 def arrowed(table: Table) -> Table:
@@ -56,7 +65,7 @@ def arrowed(table: Table) -> Table:
     meaning = ", ".join(f"{arrow} {side} is better" for side, arrow in ARROWS.items())
     rows = tuple((row[0], *row[2:]) for row in table.rows)
     heads, better = (table.heads[0], *table.heads[2:]), tuple(row[1] for row in table.rows)
-    return Table(f"{table.caption}; {meaning}", heads, rows, better)
+    return Table(f"{table.caption}; {meaning}", heads, rows, better, table.note)
 
 
 def comparison_table(found: Evaluation) -> Table | None:

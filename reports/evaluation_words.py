@@ -26,6 +26,7 @@ from reports.evidence import (
     quiet,
     repeats,
     same,
+    uncorrected,
     unlike,
     unseeing,
     would_show,
@@ -100,7 +101,7 @@ def sides(found: Evaluation, compared: Sequence[Comparison], other: str) -> Said
     sure = "; ".join(f"{c.a} {moved(c)}, {ends(c.difference, c.kind == 'ratio')}, {p_words(c)}" for c in shown)
     measured = [f"{main[0].title}: {sure}; over {repeats(main[0])}"] * bool(shown)
     claim = f"Against {model(other)}, by {main[0].title}: {told}"
-    return Said(claim, "; ".join([*measured, family(compared)]))
+    return Said(claim, "; ".join([*measured, family(compared), *uncorrected(shown)]))
 
 
 def deciding(judged: Sequence[Comparison]) -> str:

@@ -31,6 +31,9 @@ class Paired(Protocol):
 P = TypeVar("P", bound=Paired)
 
 QUIET = "no difference found"
+SINGLE = {"attribute": "attribute_", "band": "band_ratio_"}
+"""How names of measures of one attribute or one band begin."""
+UNCORRECTED = "intervals are not corrected, so one may exclude no difference where corrected p does not hold"
 NAMED = 3
 """How many measures a sentence names."""
 
@@ -85,8 +88,22 @@ def evidences(found: Sequence[Comparison]) -> str:
 
 
 def family(found: Sequence[Comparison]) -> str:
-    """What p values are corrected for."""
-    return f"p by Holm’s correction over {count(len(found), 'comparison')}"
+    """What p values are corrected for: comparisons of single attributes and bands too, which no verdict counts."""
+    names = {c.name for c in found} - {"attribute_right"}
+    single = [kind for kind in ("attribute", "band") if any(name.startswith(SINGLE[kind]) for name in names)]
+    too = f", single {listed([f'{kind}s' for kind in single])} included" * bool(single)
+    return f"p by Holm’s correction over {count(len(found), 'comparison')}{too}"
+
+
+def apart_before(c: Comparison) -> bool:
+    """True where an interval, which is not corrected, excludes no difference, and the corrected p does not hold."""
+    bounded = np.isfinite(c.difference.low) and np.isfinite(c.difference.high)
+    return bool(bounded and not c.holds and not c.difference.includes(1.0 if c.kind == "ratio" else 0.0))
+
+
+def uncorrected(found: Sequence[Comparison]) -> list[str]:
+    """Says that intervals are not corrected, where one of these shows it."""
+    return [UNCORRECTED] * any(apart_before(c) for c in found)
 
 
 def same(found: Evaluation, a: str, b: str) -> bool:
@@ -141,12 +158,18 @@ def unlike(found: Evaluation, compared: Sequence[P]) -> list[P]:
     return [one for one in compared if (one.a, one.b) not in alike]
 
 
+def chosen(found: Evaluation) -> str:
+    """The model that a person chose to compare all with: by the name that was given, and by that of its original."""
+    copy = f" and is identical to {found.against}" if found.asked in found.copies else ""
+    return f"{model(found.asked)} alone, which was chosen{copy}"
+
+
 def one_alone(found: Evaluation) -> str:
     """Says where not each adapter is compared with each, as they are many or one was chosen; empty where it is."""
     if not found.untested:
         return ""
     if found.against:
-        return f"Each adapter is compared with {model(found.against)} alone, which was chosen."
+        return f"Each adapter is compared with {chosen(found)}."
     return f"Of so many adapters each is compared with the first, {found.adapters[0]}, alone."
 
 

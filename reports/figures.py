@@ -36,9 +36,10 @@ STYLE: Any = {
     "lines.solid_capstyle": "round", "path.simplify": False,
 }  # fmt: skip
 DASHES: tuple[Any, ...] = (
-    (0, (4, 2)), (0, (7, 1.5, 1.5, 1.5)), "solid", (0, (1, 1.6)), (0, (2, 1)), (0, (9, 2)),
-    (0, (4, 1.5, 1, 1.5, 1, 1.5)), (0, (1, 1, 1, 3)),
+    (0, (4, 2)), (0, (7, 1.5, 1.5, 1.5)), "solid", (0, (6, 4)), (0, (2, 1)), (0, (9, 2)),
+    (0, (4, 1.5, 1, 1.5, 1, 1.5)), (0, (10, 2, 3, 2)),
 )  # fmt: skip
+"""Each has a stroke longer than a dot: dots alone are the base model's."""
 MARKERS = ("s", "o", "D", "^", "v", "P", "X", "*")
 BASE_DASH: Any = (0, (1, 2))
 """The base model is a thin grey dotted line with small dots everywhere."""

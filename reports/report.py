@@ -16,7 +16,7 @@ from reports.base import Base
 from reports.cells import Cells, cells_of
 from reports.checks import Failure, check
 from reports.compare import Against
-from reports.evaluated import Evaluation
+from reports.evaluated import BASE, Evaluation
 from reports.junit import to_junit
 from reports.numbers import numbers
 from reports.page import render
@@ -82,7 +82,8 @@ class Report:
         The base model counts only where it is named. Raises UserError for what is no gate, and for a metric or an arm
         that this report does not have.
         """
-        return check(gate, self.quantities)
+        to_base = any(one.against == BASE for task in (self, *self.tasks) for one in task.evaluations)
+        return check(gate, self.quantities, to_base)
 
 
 def write(report: Report, path: Path | str) -> Path:

@@ -80,6 +80,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     better: tuple[str, ...] = ()
     """Of each row, which side is better: "lower", "higher" or neither; drawn as an arrow and said to screen readers."""
+    note: str = ""
+    """Small print below the table."""
 
 
 @dataclass(frozen=True)

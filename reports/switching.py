@@ -103,9 +103,19 @@ def expert_table(found: Sequence[Switched]) -> Table:
     return Table(f"{caption} raises / lowers the error, after Holm’s correction", heads, tuple(rows))
 
 
+def signs(one: Switched) -> Array | None:
+    """Of each cell (level, expert, band): 1 where the expert helps after correction, −1 where it harms, 0 else.
+
+    None where no error was measured.
+    """
+    if one.error is None or one.p is None:
+        return None
+    return np.where(one.p < 1 - CONFIDENCE, np.sign(one.error), 0.0)
+
+
 def helping(one: Switched, expert: int) -> str:
     """In how many cells of level and band the error grows, and shrinks, without an expert, after correction."""
-    if one.error is None or one.p is None:
+    sign = signs(one)
+    if sign is None:
         return "–"
-    error, holds = one.error[:, expert], one.p[:, expert] < 1 - CONFIDENCE
-    return f"{int((holds & (error > 0)).sum())} / {int((holds & (error < 0)).sum())} of {error.size}"
+    return f"{int((sign[:, expert] > 0).sum())} / {int((sign[:, expert] < 0).sum())} of {sign[:, expert].size}"

@@ -114,7 +114,24 @@ def say_overview(tasks: Sequence[Report]) -> list[Said]:
             f"{count(len(found), 'comparison')}"
         )
         said.append(Said(claim, support, "overview"))
-    return said or [Said(f"{count(len(tasks), 'task')}, none of which has two arms to compare")]
+    return [*said[:1], *left_out(found, tasks), *said[1:]]
+
+
+def left_out(found: Sequence[Entry], tasks: Sequence[Report]) -> list[Said]:
+    """How many tasks could not be compared, and why; nothing where all could."""
+    rest = [task for task in tasks if task.title not in {entry.task for entry in found}]
+    if not rest:
+        return []
+    reasons = "; ".join(f"{task.title}, {why_not(task)}" for task in rest)
+    many = f"None of {count(len(tasks), 'task')}" if len(rest) == len(tasks) else f"{len(rest)} of {len(tasks)} tasks"
+    return [Said(f"{many} could {'not ' * (len(rest) < len(tasks))}be compared: {reasons}", "", "overview")]
+
+
+def why_not(task: Report) -> str:
+    """Why a task has no ratio of two models."""
+    single = f"which has one arm alone, {task.arms[0].label}" if task.arms else ""
+    bare = "in which no held-out error was measured" if task.evaluations else ""
+    return " and ".join(filter(None, (single, bare)))
 
 
 def cell(entry: Entry | None) -> str:

@@ -12,7 +12,7 @@ from reports.arms import Arm
 from reports.base import Base
 from reports.compare import gates_of, unlike
 from reports.sections import Panel, Room, Said, Section, Table
-from reports.switching import about_experts, effects_of, expert_table
+from reports.switching import about_experts, effects_of, expert_table, signs
 from reports.training_words import about_bands, about_base, about_distance, about_levels, about_spectrum, about_steps
 from reports.words import brief, count, no_panels
 
@@ -110,14 +110,15 @@ def gates_section(arms: Sequence[Arm], prefix: str = "", most: int = MOST_GATES)
     switched = [effect for arm in arms for effect in effects_of(arm)]
     for i, one in enumerate(switched[:most]):
         title = f"{one.arm.label}, seed\N{NO-BREAK SPACE}{one.seed}: each expert switched off"
-        shown.append(panels.specialisation(f"{prefix}expert-{i}", title, one.noise, one.effect, one.error))
+        shown.append(panels.specialisation(f"{prefix}expert-{i}", title, one.noise, one.effect, signs(one)))
     left = len(found) - min(len(found), most)
     notes = [
         "How FeRA shares its output among the experts, from the noisiest level to the cleanest, at the end of "
         "training. Equal shares everywhere would be plain LoRA. Experts have no common order between runs with a "
         "random start, so every run has its own panel."
     ]
-    notes += [f"{EXPERTS} {panels.DOTS}"] if switched else []
+    filled = f" {panels.FILLED}" * any(one.error is not None for one in switched)
+    notes += [f"{EXPERTS} {panels.HEIGHTS}{filled}"] if switched else []
     foot = [f"{count(left, 'more run')} in the table."] if left else []
     return Section(
         f"{prefix}gates", "Gates and experts" if switched else "Gates over noise level",
@@ -130,7 +131,7 @@ def gates_section(arms: Sequence[Arm], prefix: str = "", most: int = MOST_GATES)
 EXPERTS = (
     "What an expert does is measured by switching it off: the prediction with all experts minus the prediction with "
     "this one’s gate at 0, as energy per band, on held-out pictures at the end of training; an expert helps where the "
-    "error grows without it."
+    "error grows without it, and harms where it shrinks."
 )
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 from reports.arms import Arm
 from reports.base import Base
 from reports.budget import UNEQUAL, thousands, unequal_parameters
-from reports.chosen import chosen_arm, lacking, one_reference
+from reports.chosen import chosen_arm, lacking, of_arms, one_reference
 from reports.compare import FEW_SAMPLES, UNUSED, gates_of
 from reports.evaluated import Evaluation
 from reports.training_words import say_unused
@@ -121,7 +121,7 @@ def experts(arms: Sequence[Arm]) -> list[str]:
     """Experts that the gates of a run leave out at every noise level."""
     found = [unused for arm in arms for gates in gates_of(arm) if (unused := say_unused(gates))]
     part = f"(gates below {UNUSED:.0%} of an even share)".replace("%", " %")
-    return [f"Hardly used at any noise level {part}: {'; '.join(found)}."] if found else []
+    return [f"Hardly used on held-out pictures at any noise level {part}: {'; '.join(found)}."] if found else []
 
 
 def evaluations(arms: Sequence[Arm]) -> list[str]:
@@ -133,7 +133,7 @@ def evaluations(arms: Sequence[Arm]) -> list[str]:
 
 def of_training(arms: Sequence[Arm], against: str = "") -> list[str]:
     """All warnings of runs, the weightiest first; `against` is the arm that was chosen as the reference."""
-    chosen = against in [arm.label for arm in arms]
+    chosen = of_arms(against, arms)
     reference = (lambda _: chosen_arm(against, arms)) if chosen else best_of_several
     checks = (seeds, samples, budget, generation, reference, tuning, experts, evaluations, pictures, versions)
     return [text for check in checks for text in check(arms)] if arms else []
@@ -265,9 +265,10 @@ def warnings(
     `watched` are the base models of the cube and of the evaluations, by name; `against` the name that was chosen to
     compare with, if any.
     """
-    said = of_training(arms, against) + one_test(arms, found) + one_training(found)
+    said = lacking(against, arms, found) + of_training(arms, against) + one_test(arms, found) + one_training(found)
     said += [text for one in found for text in of_evaluation(one)]
     said += samplers(arms, base, found) + (pooled(base) if base is not None else []) + losses(watched or {})
     strangers = [one.title for one in found if arms and not one.runs]
-    said += [f"None of the adapters in {name} is one of these runs: they stand side by side." for name in strangers]
-    return said + lacking(against, arms, found)
+    return said + [
+        f"None of the adapters in {name} is one of these runs: they stand side by side." for name in strangers
+    ]

@@ -159,6 +159,17 @@ def _schedule(path: Path, given: str) -> Adapter:
     return Adapter(given, path.resolve().name, SCHEDULED, digest, partial(_put_schedule, folder=path, files=files))
 
 
+def _lost_schedule(path: Path, given: str) -> Adapter:
+    raise UserError(
+        f"{given} has no {SCHEDULE}, by which its experts are mixed; copy that file too, or export the adapter as "
+        f"{SCHEDULED} again"
+    )
+
+
+def _lost_run(path: Path, given: str) -> Adapter:
+    raise UserError(f"{given} has no {state.RECORD}; its adapter is in {Path(given) / state.ADAPTER}: give that folder")
+
+
 def _is_run(path: Path) -> bool:
     return state.is_finished(path) or state.read_begun(path) is not None
 
@@ -172,14 +183,28 @@ def _has_denoiser(path: Path) -> bool:
     return isinstance(settings, dict) and "_class_name" in settings and any(path.glob("*.safetensors"))
 
 
+def _has_experts(path: Path) -> bool:
+    """True for an export as scheduled LoRAs, by what it says of itself or by the names of its files."""
+    from adapt.export.files import FACTS_FILE
+
+    try:
+        facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        facts = None
+    said = isinstance(facts, dict) and facts.get("format") == SCHEDULED
+    return said or len(list(path.glob("expert[0-9]*.safetensors"))) > 1
+
+
 FOLDERS: list[tuple[Callable[[Path], bool], Callable[[Path, str], Adapter]]] = [
     (lambda path: (path / CONFIG_FILE).is_file(), _peft),
     (_is_run, _peft),
     (lambda path: any((path / part / CONFIG_FILE).is_file() for part in DENOISERS), _peft_parts),
     (lambda path: (path / INDEX).is_file(), _pipeline),
     (lambda path: (path / SCHEDULE).is_file(), _schedule),
+    (_has_experts, _lost_schedule),
     (lambda path: (path / LORA_FILE).is_file(), _lora_folder),
     (_has_denoiser, _denoiser),
+    (lambda path: (path / state.ADAPTER / CONFIG_FILE).is_file(), _lost_run),
 ]
 """(does a folder look so, how it is opened), the first that fits."""
 

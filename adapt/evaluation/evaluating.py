@@ -12,7 +12,7 @@ from adapt.evaluation import places, store
 from adapt.evaluation.adapters import BASE, Adapter, base, find
 from adapt.evaluation.attaching import Attached, attached, check_fit
 from adapt.evaluation.drawing import draw, forget
-from adapt.evaluation.measuring import look
+from adapt.evaluation.measuring import captions_of, look
 from adapt.evaluation.request import Request, labels_of, repeated, unrepeated
 from adapt.evaluation.stage import Counts, Stage, begin, prepare
 from adapt.task import Progress, silent
@@ -151,5 +151,5 @@ def _measure(stage: Stage, row: store.Row, label: str, place: Path, on: Attached
     if stage.bench is not None:
         stage.bench.measure(row, stage.pipe, on)
         counts.of("validate")(1)
-    prompts = [prompt for prompt, _, _ in stage.protocol.samples]
-    look(row, stage.networks, prompts, "attribute_right" in row.arrays, counts.of("features"))
+    captions = captions_of([prompt for prompt, _, _ in stage.protocol.samples], stage.protocol.model)
+    look(row, stage.networks, captions, "attribute_right" in row.arrays, counts.of("features"))

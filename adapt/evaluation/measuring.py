@@ -83,28 +83,40 @@ def played(task: Task, grid: Grid, player: ScheduledLoras) -> Validation:
     return Validation(torch.cat([one.error for one in found]), None, torch.cat([one.band_error for one in found]))
 
 
-def attributes_of(prompts: Sequence[str], size: tuple[int, int]) -> list[str]:
-    """What the bundled reader is asked about: all its attributes, where some prompts speak of its world; else none."""
+def captions_of(prompts: Sequence[str], model: str) -> list[str]:
+    """What the bundled reader hears of each prompt: of a bundled model every word, else captions of its world alone.
+
+    A bundled model draws nothing but that world, so there a prompt counts for whatever it names.
+    """
+    from adapt.networks import bundled
     from spectra.zoo import reader
 
-    asked = reader.reads(size) and any(reader.of_world(prompt) for prompt in prompts)
+    every = bundled.fits(model, (reader.SIDE, reader.SIDE))
+    return [prompt if every or reader.of_world(prompt) else "" for prompt in prompts]
+
+
+def attributes_of(captions: Sequence[str], size: tuple[int, int]) -> list[str]:
+    """What the bundled reader is asked about: all its attributes, where some captions name one; else none."""
+    from spectra.zoo import reader
+
+    asked = reader.reads(size) and any(reader.parse(caption) for caption in captions)
     return list(reader.ATTRIBUTES) if asked else []
 
 
-def right(images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.float32]:
-    """(n, attribute) 1 or 0 by the reader; NaN where a prompt does not name it, or is not of the reader's world."""
+def right(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.float32]:
+    """(n, attribute) 1 or 0 by the reader; NaN where a caption does not name it."""
     from spectra.zoo import reader
 
-    found = reader.agreement(images, [prompt if reader.of_world(prompt) else "" for prompt in prompts])
+    found = reader.agreement(images, captions)
     return np.stack([found[name] for name in reader.ATTRIBUTES], axis=-1).astype(np.float32)
 
 
-def look(row: Row, networks: Sequence[Network], prompts: Sequence[str], attributes: bool, tick: Tick) -> None:
+def look(row: Row, networks: Sequence[Network], captions: Sequence[str], attributes: bool, tick: Tick) -> None:
     """Features and attributes of the pictures that a row holds, some at a time."""
-    for start in range(0, len(prompts) if networks or attributes else 0, STEP):
+    for start in range(0, len(captions) if networks or attributes else 0, STEP):
         images = row.get("image", start, start + STEP)
         if attributes:
-            row.put("attribute_right", right(images, prompts[start : start + STEP]), start)
+            row.put("attribute_right", right(images, captions[start : start + STEP]), start)
         for network in networks:
             row.put(f"feature_{network.name}", network.pictures(images), start)
             tick(len(images))

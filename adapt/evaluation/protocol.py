@@ -16,6 +16,11 @@ ASKED = {name: name for name in ("steps", "guidance", "prompts", "seeds")} | {
     "sizes": "the resolution", "unrelated": "the unrelated prompts",
 }  # fmt: skip
 """What is as in the store wherever it is not given, and how it is called."""
+BEGUN_WITH = {
+    "heldout": "held-out pictures (--data)", "train": "training pictures (--train)",
+    "unrelated": "unrelated prompts (--unrelated)",
+}  # fmt: skip
+"""What every adapter of a store is measured on, or none: how it is called."""
 ROUNDING = ("device", "batch", "versions")
 """What changes pictures by rounding alone."""
 
@@ -71,11 +76,23 @@ def read(text: str) -> Protocol:
 
 def check_same(stored: Protocol, now: Protocol, place: str) -> list[str]:
     """What differs by rounding alone, in words; UserError for any other difference."""
+    if late := [BEGUN_WITH[name] for name in BEGUN_WITH if _held(now)[name] and not _held(stored)[name]]:
+        raise UserError(
+            f"{place} was begun without {', '.join(late)}, which cannot be added later; leave them out, or begin a new "
+            "store at another place"
+        )
     before, after = (json.loads(one.to_json()) for one in (stored, now))
     found = differences(_named(before), _named(after))
     if found:
         raise UserError(f"cannot add to {place}, which was made otherwise: {'; '.join(found)}; {_way_out(found)}")
     return differences({name: before[name] for name in ROUNDING}, {name: after[name] for name in ROUNDING})
+
+
+def _held(protocol: Protocol) -> dict[str, bool]:
+    """Which of `BEGUN_WITH` there is."""
+    return {name: bool(protocol.pictures.get(name)) for name in ("heldout", "train")} | {
+        "unrelated": bool(protocol.unrelated)
+    }
 
 
 def _way_out(found: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from adapt.evaluation import places, store
 from adapt.evaluation import references as reference_pictures
 from adapt.evaluation.adapters import Adapter
 from adapt.evaluation.drawing import Tick, pilot
-from adapt.evaluation.measuring import STEP, Bench, Fixed, attributes_of, features_of
+from adapt.evaluation.measuring import STEP, Bench, Fixed, attributes_of, captions_of, features_of
 from adapt.evaluation.protocol import Protocol, check_same
 from adapt.evaluation.references import References
 from adapt.evaluation.request import Request, guidance_of, model_of, settings_of, sizes_of, steps_of
@@ -135,7 +135,7 @@ def begin(stage: Stage, out: Path, told: Progress) -> None:
     protocol = stage.protocol
     latents, picture = pilot(stage.pipe, protocol)
     prompts = [prompt for prompt, _, _ in protocol.samples]
-    attributes = attributes_of(prompts, (picture.shape[1], picture.shape[2]))
+    attributes = attributes_of(captions_of(prompts, protocol.model), (picture.shape[1], picture.shape[2]))
     pictures = sum(len(data) for _, data in stage.references.parts)
     tick = Counts(told, {"features": pictures * len(stage.networks)}).of("features")
     fixed = _coordinates(protocol, latents, attributes) | _texts(stage.networks, prompts)

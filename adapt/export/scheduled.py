@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapt.export.factors import Factors
+from adapt.export.faults import FORMAT, faults
 from adapt.export.files import write_lora
 from adapt.export.watching import Watched, log_snr
 from spectra.errors import UserError
 from spectra.signals import schedule_of
 
 GATES_FILE = "gates.json"
-FORMAT = 1
 
 
 class ScheduledLoras:
@@ -129,24 +129,22 @@ def write_scheduled(
 
 
 def read_schedule(folder: Path) -> dict[str, Any]:
-    """The schedule of an export; UserError where there is none."""
+    """The schedule of an export.
+
+    Raises:
+        UserError: there is none, or one that does not hold together: what is wrong with it, in a sentence.
+    """
     path = folder / GATES_FILE
     try:
         saved: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        fits = saved["format"] == FORMAT and _fits(saved)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as a schedule of gates ({error!r}); export the adapter again") from None
-    if not fits:
-        raise UserError(f"{path} is not a schedule of gates of format {FORMAT}; export the adapter again")
+        wrong = next(faults(saved), None)
+    except OSError as error:
+        wrong = str(error.strerror or error)
+    except (ValueError, RecursionError):
+        wrong = "it is no JSON"
+    if wrong:
+        raise UserError(f"{path} cannot be read as a schedule of gates: {wrong}; export the adapter again")
     return saved
-
-
-def _fits(saved: Mapping[str, Any]) -> bool:
-    """True if there is a gate for each expert at each level, and a file for each LoRA."""
-    gates, levels = (np.asarray(saved[name], np.float64) for name in ("gates", "log_snr"))
-    named = isinstance(saved["adapters"], dict) and {*saved["experts"], *saved["shared"]} == saved["adapters"].keys()
-    finite = bool(np.isfinite(gates).all() and np.isfinite(levels).all())
-    return named and finite and levels.size > 0 and gates.shape == (*levels.shape, len(saved["experts"]))
 
 
 def stepwise(seen: Watched) -> Callable[[int], Tensor]:

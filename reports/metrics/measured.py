@@ -19,6 +19,10 @@ from spectra.errors import UserError
 if TYPE_CHECKING:
     import xarray as xr
 
+READ = (64, 64)
+"""Height and width of the pictures that the attribute reader reads."""
+SPOKEN = 'the attribute reader knows captions such as "a large red circle on a plain blue background"'
+
 
 class Measured(NamedTuple):
     """What is measured, in the order in which it is shown, and sentences on what is not."""
@@ -78,9 +82,16 @@ def validation(opened: Opened) -> Found:
 def attributes(opened: Opened) -> Found:
     """Share of what captions name that the reader finds in the picture, over all attributes and for each."""
     if "attribute_right" not in opened.data:
-        yield "no attribute agreement: the attribute reader knows only pictures of the bundled models"
+        yield f"no attribute agreement: {_unread(opened)}"
         return
     right = opened.values("attribute_right", "adapter", "sample", "attribute")[:, opened.asked.rows].astype(np.float64)
+    prompts = np.array(opened.data.prompt.values[opened.asked.rows], object)
+    silent, every = set(prompts[np.isnan(right).all((0, 2))]), set(prompts)
+    if silent == every:
+        yield f"no attribute agreement: {SPOKEN}, and no prompt is one"
+        return
+    if silent:
+        yield f"no attribute agreement of {len(silent)} of {len(every)} prompts: {SPOKEN}"
     pinned = f"{opened.asked.words}; bundled attribute reader"
     names = [str(name) for name in opened.data.attribute.values]
     yield from _shares(opened, known_mean(right), opened.asked, "attribute_right", "share of attributes right", pinned)
@@ -88,6 +99,13 @@ def attributes(opened: Opened) -> Found:
         yield from _shares(
             opened, right[..., k], opened.asked, f"attribute_{name}", f"share with the right {name}", pinned
         )
+
+
+def _unread(opened: Opened) -> str:
+    """Why the reader was asked nothing, as far as an evaluation tells."""
+    if (opened.data.sizes.get("y"), opened.data.sizes.get("x")) == READ:
+        return f"{SPOKEN}, and no prompt is one"
+    return "the attribute reader knows only pictures of the bundled models"
 
 
 def _shares(opened: Opened, values: Array, group: Group, name: str, title: str, pinned: str) -> Found:

@@ -19,6 +19,8 @@ from reports.words import digits_of, signed
 
 TICKS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
 """Steps within a decade that read easily, from few to many."""
+MOST_MARKERS = 12
+"""How many evaluations of a curve have a marker at most."""
 
 if TYPE_CHECKING:
     from reports.arms import Arm
@@ -62,7 +64,10 @@ def learning(arms: Sequence[Arm], reference: Arm | None, prefix: str = "") -> Pa
             per_seed = curves.mean(axis=2)
             if len(per_seed) > 1:
                 axes.plot(steps, per_seed.T, color=arm_colour(i), linewidth=0.7, alpha=0.45)
-            axes.plot(steps, per_seed.mean(axis=0), color=arm_colour(i), linestyle=dash(i))
+            axes.plot(
+                steps, per_seed.mean(axis=0), color=arm_colour(i), linestyle=dash(i), marker=marker(i), markersize=4.5,
+                markevery=-(-len(steps) // MOST_MARKERS),
+            )  # fmt: skip
         axes.set_yscale("log")
         if reference is not None:
             final_error_line(axes, reference)

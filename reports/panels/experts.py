@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy.typing import NDArray
 
 from reports.figures import MUTED, PAPER, SIZE, band_colour, expert_colour, marker, multiples, over_levels, panel, plain
 from reports.panels.keys import band_marks
@@ -21,14 +20,17 @@ from reports.words import listed
 if TYPE_CHECKING:
     from reports.compare import Gates
 
-DEEPEST = 0.001
+DEEPEST = 0.0001
 """Where the scale of what experts add ends at the latest, in per cent of the largest."""
 SCALE = "Logarithmic scale, the same for all experts: each line is a tenth of the one above it."
-DOTS = (
-    "The height of a point is the energy that the expert adds, in per cent of the largest in its figure; a point is "
-    "filled where the expert helps and hollow where the error shrinks without it."
+HEIGHTS = "The height of a point is the energy that the expert adds, in per cent of the largest in its figure."
+FILLED = (
+    "A point is filled where the expert helps and hollow where it harms, after Holm’s correction over all cells of "
+    "its figure, as in the table; a small dot is where neither can be said."
 )
-"""How to read the panels of `specialisation`."""
+"""How to read the panels of `specialisation`, and those that know where experts help."""
+DOT = "."
+"""The marker of a point of which nothing can be said; no band has it."""
 LEAST = 0.12
 """Share from which on an expert's name fits into its area."""
 
@@ -69,23 +71,23 @@ def name_areas(axes: Axes, share: Array) -> None:
 
 
 def specialisation(
-    name: str, title: str, noise_levels: Array, effect: Array, error: Array | None = None, note: str = SCALE
+    name: str, title: str, noise_levels: Array, effect: Array, sign: Array | None = None, note: str = SCALE
 ) -> Panel:  # fmt: skip
-    """What switching each expert off changes: effect and error (level, expert, band), a row of axes per expert.
+    """What switching each expert off changes: effect and sign (level, expert, band), a row of axes per expert.
 
     The height of a point is the energy that the expert adds to the prediction in that band, in per cent of the
-    largest in the figure, on one logarithmic scale for all. It is filled where the error grows without the expert
-    (error > 0: it helps) and hollow where it shrinks.
+    largest in the figure, on one logarithmic scale for all. It is filled where the expert helps (sign > 0), hollow
+    where it harms (sign < 0) and a small dot where neither can be said (0). Without signs every point is filled.
     """
     order = noisiest_first(np.asarray(noise_levels))
     noise, effect = np.asarray(noise_levels)[order], np.asarray(effect, np.float64)[order]
-    helps = np.ones(effect.shape, np.bool_) if error is None else np.asarray(np.asarray(error)[order] > 0)
+    shown = np.ones(effect.shape) if sign is None else np.asarray(sign, np.float64)[order]
     part = 100 * effect / max(float(effect.max()), 1e-300)
     experts, least = effect.shape[1], lowest_decade(part)
 
     def draw(axes: Sequence[Axes]) -> None:
         for e, row in enumerate(axes):
-            band_lines(row, np.maximum(part[:, e], 1e-3 * least), helps[:, e])
+            band_lines(row, np.maximum(part[:, e], least), shown[:, e])
             percent_scale(row, least)
             row.set_title(f"expert {e}" + none_above(part[:, e], least), loc="left", color=MUTED, fontsize=9.5, pad=3)
         over_levels(axes[-1], noise)
@@ -97,8 +99,10 @@ def specialisation(
         f"expert {e} most in band {b} at noise level {noise[k]:.2g}, {plain(part[k, e, b])} % of the largest"
         for e, (k, b) in enumerate(strongest)
     )
-    harm = "" if error is None else f" It helps in {helps.mean():.0%} of all cells."
-    text = f"A line per band over the noise levels: what each expert adds, on a logarithmic scale. {told}.{harm}"
+    cells = f" Experts help in {(shown > 0).sum()} and harm in {(shown < 0).sum()} of {shown.size} cells."
+    text = f"A line per band over the noise levels: what each expert adds, on a logarithmic scale. {told}."
+    text += "" if sign is None else cells
+    note += f" Points at the foot are at {plain(least)} % or below." if bool((part < least).any()) else ""
     return replace(made(name, title, text, figure, note), keys=tuple(band_marks(effect.shape[2])))
 
 
@@ -114,22 +118,23 @@ def none_above(part: Array, least: float) -> str:
 
 
 def percent_scale(axes: Axes, least: float) -> None:
-    """A logarithmic vertical axis of per cent, a tick for each power of ten; what is below it leaves the axes."""
+    """A logarithmic vertical axis of per cent, a tick for each power of ten, and room for whole marks at its foot."""
     decades = 10.0 ** np.arange(round(np.log10(least)), 3)
-    axes.set(yscale="log", ylim=(least, 190.0))
+    axes.set(yscale="log", ylim=(least * (least / 100) ** 0.06, 190.0))
     axes.set_yticks(decades, [f"{plain(tick)} %" for tick in decades], fontsize=9)
     axes.minorticks_off()
 
 
-def band_lines(axes: Axes, part: Array, helps: NDArray[np.bool_]) -> None:
-    """A line per band through its points (level, band), filled where the expert helps."""
+def band_lines(axes: Axes, part: Array, sign: Array) -> None:
+    """A line per band through its points (level, band): filled, hollow or a small dot by their signs."""
     levels, bands = part.shape
     for band in range(bands):
         colour = band_colour(band, bands)
         axes.plot(part[:, band], color=colour, linewidth=1.1, alpha=0.7)
         for level in range(levels):
-            face = colour if helps[level, band] else PAPER
+            face = PAPER if sign[level, band] < 0 else colour
+            shape, size, edge = (marker(band), 5.0, 1.1) if sign[level, band] else (DOT, 5.0, 0.0)
             axes.plot(
-                level, part[level, band], marker=marker(band), markersize=5, color=colour, markerfacecolor=face,
-                markeredgewidth=1.1,
+                level, part[level, band], marker=shape, markersize=size, color=colour, markerfacecolor=face,
+                markeredgewidth=edge, clip_on=False,
             )  # fmt: skip

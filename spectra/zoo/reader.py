@@ -85,7 +85,7 @@ def parse(caption: str) -> dict[str, str]:
     named: dict[str, str] = {}
     for word, following in zip(words, [*words, ""][1:], strict=True):
         if word in world.COLOURS:
-            named["background" if following == "background" else "colour"] = word
+            named.setdefault("background" if following == "background" else "colour", word)
         for attribute in ("size", "shape", "texture"):
             if word in ATTRIBUTES[attribute]:
                 named[attribute] = word

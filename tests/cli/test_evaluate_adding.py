@@ -103,14 +103,43 @@ def test_what_an_evaluation_holds_is_said_in_a_few_words(
 ) -> None:
     monkeypatch.setattr(adding, "labels_in", lambda _: held)
     with pytest.raises(UserError, match=f"and e s.zarr holds {re.escape(said)}; give runs of ") as refused:
-        adding.named([], Path("e s.zarr"), begins=False)
+        adding.named([], Path("e s.zarr"), prompts=True)
     assert ("`adapt report 'e s.zarr'`" in str(refused.value)) == (len(held) > 1)
 
 
 def test_an_evaluation_of_the_base_alone_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adding, "labels_in", lambda _: [])
-    assert adding.named(None, Path("e.zarr"), begins=True) == []
-    assert adding.named(["a"], Path("e.zarr"), begins=False) == ["a"]
+    assert adding.named(None, Path("e.zarr"), model=True, prompts=True) == []
+    assert adding.named(["a"], Path("e.zarr")) == ["a"]
+
+
+def test_the_base_alone_is_there_already_where_adapters_were_added(command: Command, tmp_path: Path) -> None:
+    out = copied(tmp_path)
+    before = files(out)
+    done = command("adapt", "evaluate", *words(), "--out", out)
+    assert (done.code, done.err) == (0, f"Nothing to do: the base is in {out} already.\n")
+    said = command("adapt", "evaluate", *words()[2:], "--out", out).refused()  # without --model, adapters are missing
+    assert "holds the base and 2 adapters (strong, merged); give runs of `adapt train`, adapter folders, LoRA" in said
+    assert files(out) == before
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (
+            {"data": None, "unrelated": []},
+            "This evaluation was begun without held-out pictures (--data) and unrelated prompts (--unrelated), which",
+        ),
+        (
+            {"data": "a", "unrelated": []},
+            "This evaluation was begun without unrelated prompts (--unrelated), which cannot be added later",
+        ),
+        ({"data": "a", "unrelated": ["b"]}, ""),
+    ],
+)
+def test_what_has_to_be_given_at_the_beginning_is_said_with_the_base(held: dict[str, object], said: str) -> None:
+    assert adding.begun_without(held).startswith(said)
+    assert bool(adding.begun_without(held)) == bool(said)
 
 
 @pytest.mark.parametrize(

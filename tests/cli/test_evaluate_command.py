@@ -122,6 +122,8 @@ def test_a_model_and_prompts_are_enough_for_the_base_alone(command: Command, tmp
     asked = ("adapt", "evaluate", *words()[:6], "--steps", 1, "--out", out)
     done, again = command(*asked), command(*asked)
     assert (done.code, again.code) == (0, 0)
+    assert "begun without held-out pictures (--data) and unrelated prompts (--unrelated), which cannot be" in done.err
+    assert "--unrelated" not in again.err
     assert again.err.endswith(f"Nothing to do: the base is in {out} already.\n")
     assert open_evaluation(out).adapter.values.tolist() == ["base"]
     said = command("adapt", "evaluate", "--out", out).refused()
@@ -129,14 +131,22 @@ def test_a_model_and_prompts_are_enough_for_the_base_alone(command: Command, tmp
     assert "adapt report" not in said
 
 
-@pytest.mark.parametrize("given", [(), ("--model", "mini"), ("--prompt", "a dot"), ("--model", "mini", "--seeds", "0")])
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ((), ""),
+        (("--model", "mini"), "; prompts are missing"),
+        (("--prompt", "a dot"), "; --model is missing"),
+        (("--model", "mini", "--seeds", "0"), "; prompts are missing"),
+    ],
+)
 def test_with_nothing_to_evaluate_it_says_what_may_be_given(
-    given: tuple[str, ...], command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    given: tuple[str, ...], missing: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     said = command("adapt", "evaluate", *given).refused()
     assert "nothing was given to evaluate, and there is no evaluation at evaluation.zarr; give runs of" in said
-    assert said.endswith("or only --model and --prompt TEXT (or --prompts FILE) to measure the base alone.")
+    assert said.endswith(f"or only --model and --prompt TEXT (or --prompts FILE) to measure the base alone{missing}.")
     assert not list(tmp_path.iterdir())
 
 
@@ -155,11 +165,6 @@ def test_ctrl_c_says_what_is_kept(command: Command, tmp_path: Path, monkeypatch:
 
 
 BAD: dict[str, tuple[list[Any], str]] = {
-    "no adapter": (
-        [],
-        "holds the base and 2 adapters (strong, merged); give runs of `adapt train`, adapter folders, LoRA files or "
-        "merged checkpoints to add, or look at it with `adapt report ",
-    ),
     "an adapter that is not there": (["gone.safetensors"], "there is no adapter at gone.safetensors"),
     "pickled weights": (["PICKLE"], "pickled weights are not read"),
     "seeds that are no seeds": (["base", "--seeds", "x"], "--seeds 'x' is not understood"),

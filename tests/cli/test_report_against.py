@@ -36,3 +36,9 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are(command: Comman
     assert "nothing here is called 'lora'" in refused
     assert "give --against one of base, fera-0, lora-1, dora-2" in refused
     assert not (tmp_path / "r.html").exists()
+
+
+def test_an_empty_name_such_as_an_unset_variable_is_refused(command: Command, tmp_path: Path) -> None:
+    refused = command("adapt", "report", store(), "--against", "", "--out", tmp_path / "r.html").refused()
+    assert "--against is empty, perhaps from a variable that is not set" in refused
+    assert not (tmp_path / "r.html").exists()

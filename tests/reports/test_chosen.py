@@ -13,7 +13,10 @@ import pytest
 
 import reports
 from reports import Report
+from reports.chosen import one_reference
+from reports.evaluated import matched
 from reports.evaluation_tables import comparison_table
+from reports.evidence import one_alone
 from reports.tasks import entries
 from spectra.errors import UserError
 from tests.reports.fixtures import text
@@ -66,7 +69,6 @@ def test_fewer_tests_leave_each_more_power_and_the_report_says_over_how_many() -
 
 def test_without_a_choice_few_adapters_are_all_compared_and_nothing_is_said() -> None:
     assert built(3).evaluations[0].untested == 0
-    assert built(3).to_dict() == reports.build(store(3), against="").to_dict()
     assert not any("not tested" in said or "--against" in said for said in built(3).warnings)
     assert not any("not tested" in said for said in built(2, "lora-1").warnings)
 
@@ -112,6 +114,8 @@ def test_a_copy_that_is_chosen_is_the_adapter_that_it_copies(tmp_path: Path) -> 
     again = built(3).evaluations[0].data.isel(adapter=[0, 1, 2, 3, 2]).assign_coords(adapter=text("base", *"abcd"))
     (found,) = reports.build(write_evaluation(tmp_path / "e.zarr", again), against="d").evaluations
     assert (found.reference, found.pairs) == ("b", (("a", "b"), ("c", "b")))
+    assert one_alone(found) == "Each adapter is compared with d alone, which was chosen and is identical to b."
+    assert "compared with d alone, which was chosen and is identical to b:" in one_reference(found)[0]
 
 
 def test_a_name_that_nothing_has_is_one_sentence_with_the_names_there_are() -> None:
@@ -147,5 +151,80 @@ def test_arms_of_runs_are_compared_with_the_chosen_one_alone(three_arms: list[Pa
     assert f"All arms are compared with {BARE} alone, which was chosen: p is not corrected for that choice." in (
         report.warnings
     )
-    with pytest.raises(UserError, match=f"'lora'.*LoRA, {BARE}, {FERA}"):
-        reports.build(three_arms, against="lora")
+    with pytest.raises(UserError, match=f"'dora'.*LoRA, {BARE}, {FERA}"):
+        reports.build(three_arms, against="dora")
+
+
+def test_the_base_model_is_no_arm_of_runs_and_the_refusal_says_so(three_arms: list[Path]) -> None:
+    with pytest.raises(UserError, match=f"only evaluations can be .* runs alone; give --against one of LoRA, {BARE}"):
+        reports.build(three_arms, against="base")
+
+
+@pytest.mark.parametrize(("name", "label"), [("LORA-1", "lora-1"), ("Base model", "base"), ("BASE", "base")])
+def test_names_are_matched_whatever_their_case(name: str, label: str) -> None:
+    assert built(3, name).evaluations[0].against == label
+
+
+def test_an_equal_name_comes_before_one_of_another_case_and_of_two_others_none_is_meant() -> None:
+    assert matched("lora", ["LoRA", "lora"]) == "lora"
+    assert matched("LORA", ["LoRA", "lora"]) == ""
+
+
+def test_one_name_serves_an_arm_and_an_adapter_of_different_case(three_arms: list[Path], tmp_path: Path) -> None:
+    data = built(3).evaluations[0].data.assign_coords(adapter=text("base", "fera-0", "lora", "dora-2"))
+    report = reports.build([*three_arms, write_evaluation(tmp_path / "e.zarr", data)], against="lora")
+    parts = report.tasks or (report,)
+    assert "LoRA" in [part.reference.label for part in parts if part.reference]
+    assert [one.against for part in parts for one in part.evaluations] == ["lora"]
+    assert not any("nothing called" in said for said in report.warnings)
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_name_is_refused_and_no_default(empty: str) -> None:
+    with pytest.raises(UserError, match=r"--against is empty.*leave --against out"):
+        reports.build(store(3), against=empty)
+
+
+def test_what_has_the_name_comes_first_and_what_has_not_is_the_first_warning(tmp_path: Path) -> None:
+    data = built(3).evaluations[0].data
+    small = write_evaluation(tmp_path / "a.zarr", data.isel(adapter=[0, 1, 2]))
+    report = reports.build([store(3), small], against="dora-2")
+    assert [one.title for one in report.evaluations] == ["e", "a"]
+    assert report.sentences[0].startswith("e: Against dora-2")
+    assert report.warnings[0].startswith("a has nothing called dora-2")
+
+
+def test_runs_without_the_name_come_after_an_evaluation_that_has_it(three_arms: list[Path], tmp_path: Path) -> None:
+    data = built(3).evaluations[0].data
+    report = reports.build([*three_arms, write_evaluation(tmp_path / "e.zarr", data)], against="dora-2")
+    assert "Against dora-2" in (report.tasks[0] if report.tasks else report).sentences[0]
+    assert "nothing called dora-2" in report.warnings[0]
+
+
+def test_a_task_without_the_name_comes_after_one_that_has_it(tmp_path: Path) -> None:
+    data = built(3).evaluations[0].data
+    protocol = str(data.attrs["protocol"]).replace("sha256:5d", "sha256:6e")
+    small = write_evaluation(tmp_path / "a.zarr", data.isel(adapter=[0, 1, 2]).assign_attrs(protocol=protocol))
+    report = reports.build([small, store(3)], against="dora-2")
+    assert [bool(task.against) for task in report.tasks] == [True, False]
+    assert "a has nothing called dora-2" in report.warnings[0]
+
+
+def test_a_store_of_the_base_alone_is_left_out_where_anything_else_is_there(tmp_path: Path) -> None:
+    base = write_evaluation(tmp_path / "b.zarr", built(3).evaluations[0].data.isel(adapter=[0]))
+    report = reports.build([store(3), base])
+    assert [one.path for one in report.evaluations] == [store(3)]
+    assert f"Left out: {base} holds the base alone" in report.warnings[-1]
+    with pytest.raises(UserError, match="holds the base alone"):
+        reports.build(base)
+
+
+def test_a_gate_on_two_adapters_says_what_serves_where_all_are_compared_with_the_base_model() -> None:
+    with pytest.raises(
+        UserError,
+        match=r"--against base no two adapters are compared: .* has 'error_against_base' and no 'error_ratio'",
+    ):
+        built(3, "base").check("error_ratio.low>1")
+    assert built(3, "base").check("error_against_base.low>99") == []
+    with pytest.raises(UserError, match="there is no metric 'eror_ratio'"):
+        built(3, "base").check("eror_ratio>1")

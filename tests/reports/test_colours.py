@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reports.drawing import assets
-from reports.figures import DASHES, MARKERS
+from reports.figures import BASE_DASH, DASHES, MARKERS, marker
 
 ARMS = 8
 APART = 0.08
@@ -81,6 +81,12 @@ def test_words_and_lines_stand_out_from_the_paper(scheme: str) -> None:
 def test_eight_arms_can_be_told_apart_by_everybody(scheme: str, seen: str) -> None:
     points = [lab(schemes()[scheme][f"arm-{i}"], SEEN[seen]) for i in range(ARMS)]
     assert min(np.linalg.norm(a - b) for a, b in combinations(points, 2)) > APART
+
+
+def test_no_arm_is_dotted_as_the_base_model_is() -> None:
+    assert max(BASE_DASH[1][::2]) <= 1
+    assert all(max(found[1][::2]) >= 2 for found in DASHES if found != "solid")
+    assert marker(-1) not in MARKERS
 
 
 def test_no_two_arms_share_dashes_or_markers() -> None:

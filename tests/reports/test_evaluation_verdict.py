@@ -9,7 +9,7 @@ import pytest
 import reports
 from reports import Report
 from reports.copies import copies_of
-from reports.page import sections_of
+from reports.page import sections_of, verdict_section
 from reports.sections import Section
 from tests.reports.fixtures import text
 from tests.reports.metrics.fixtures import evaluation, write_evaluation
@@ -86,6 +86,19 @@ def test_copies_of_several_adapters_share_a_sentence(twin: Report, tmp_path: Pat
     found = reports.build(write_evaluation(tmp_path / "e.zarr", again))
     claim = "Identical adapters, of which the first stands for all in comparisons and figures: a and c; b and d"
     assert [said.claim for said in found.said if "dentical" in said.claim] == [claim]
+
+
+def test_the_main_table_says_below_it_which_names_stand_for_which(twin: Report, tmp_path: Path) -> None:
+    note = "Identical adapters are shown once: fera-0 stands for dora-2."
+    main = verdict_section(twin).tables[-1]
+    assert not any("dora-2" in cell for row in (main.heads, *main.rows) for cell in row)
+    assert main.note == note
+    page = twin.to_html()
+    assert page.count(note) == 1
+    assert page.index("</table>", page.index("The main measures")) < page.index(note)
+    without = twin.evaluations[0].data.isel(adapter=slice(3))
+    alone = reports.build(write_evaluation(tmp_path / "e.zarr", without))
+    assert verdict_section(alone).tables[-1].note == ""
 
 
 def test_two_names_of_one_adapter_are_compared_with_the_base_model_alone(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 import reports
 from reports import Ratio, Report
-from reports.evidence import others, quiet, would_show
+from reports.evaluation_sections import measure_section
+from reports.evaluation_words import sides
+from reports.evidence import UNCORRECTED, family, others, quiet, uncorrected, would_show
 from reports.metrics.results import Comparison
 from reports.metrics.wording import said
 from reports.training_words import would_show as runs_would_show
@@ -35,6 +37,30 @@ def test_a_ratio_above_ten_times_is_nothing_that_a_study_could_have_shown() -> N
     assert would_show(silent(math.inf, "difference")) == f"{NONE} prompts"
     assert would_show(silent(40.0, "difference")).endswith("above 40")
     assert said(silent(1.3e6), "prompts", 3, "holm").words.endswith(f"{NONE} prompts")
+
+
+def test_single_attributes_and_bands_among_the_comparisons_are_said() -> None:
+    named = [
+        silent(0.1, name=name) for name in ("validation_error", "attribute_right", "attribute_shape", "band_ratio_0")
+    ]
+    assert family(named[:2]) == "p by Holm’s correction over 2 comparisons"
+    assert family(named[:3]).endswith("over 3 comparisons, single attributes included")
+    assert family(named).endswith("over 4 comparisons, single attributes and bands included")
+
+
+def test_an_interval_that_excludes_no_difference_without_a_corrected_p_is_not_corrected(few: Report) -> None:
+    inside = silent(0.1, name="validation_error")
+    outside = replace(inside, difference=Estimate(0.8, 0.7, 0.9, 4, "t", "x"), p_corrected=0.07)
+    assert uncorrected([inside]) == uncorrected([replace(outside, holds=True)]) == []
+    assert uncorrected([inside, outside]) == [UNCORRECTED]
+    (found,) = few.evaluations
+    for compared, times in ((inside, 0), (outside, 1)):
+        of = replace(found, among=(), to_base=(replace(compared, a=found.adapters[0], b="base"),))
+        sentence, section = sides(of, of.to_base, "base"), measure_section(of, "")
+        assert sentence is not None
+        assert section is not None
+        assert sentence.support.count(UNCORRECTED) == times
+        assert " ".join(section.notes).count(UNCORRECTED[1:]) == times
 
 
 def test_runs_that_could_show_nothing_say_so() -> None:

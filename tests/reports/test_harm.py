@@ -73,8 +73,8 @@ def unused(tmp_path: Path) -> Path:
 def test_an_expert_that_gates_leave_out_is_named_in_warnings_and_under_its_figure(unused: Path) -> None:
     report = reports.build([unused])
     assert (
-        "Hardly used at any noise level (gates below 20 % of an even share): expert 2 (of 0 to 2) of FeRA without "
-        "prior, seed 0."
+        "Hardly used on held-out pictures at any noise level (gates below 20 % of an even share): expert 2 (of 0 to 2) "
+        "of FeRA without prior, seed 0."
     ) in report.warnings
     (section,) = [one for one in sections_of(report) if one.id == "gates"]
     assert section.panels[0].note == "Too thin for a name: expert 2 (at most 3.7 %)."

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import reports
+from reports import panels
+from reports.figures import PAPER
+from reports.panels import experts
+from reports.sections import Panel
 from reports.switching import about_experts, apart, effects_of, expert_table, shares
 from reports.training_sections import gates_section
 from tests.reports.fixtures import add_experts, add_steps, write_run
@@ -61,6 +68,38 @@ def test_cells_count_only_after_correction(report: reports.Report) -> None:
     assert one.p.shape == (8, 3, 4)
     row = expert_table([one]).rows[0]
     assert row[-1] == "16 / 16 of 32"  # helps at the four noisiest of eight levels in all four bands, harms below
+
+
+def test_marks_are_those_that_the_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = add_experts(write_run(tmp_path / "fera", "fera", True, samples=6))
+    with xr.open_zarr(run / "metrics.zarr", chunks=None, consolidated=False) as store:
+        error = store.expert_error.load()
+    noise = np.random.default_rng(0).normal(size=error.shape) * float(np.abs(error).max()) / 20
+    xr.Dataset({"expert_error": error + noise.astype(np.float32)}).to_zarr(
+        run / "metrics.zarr", mode="a", consolidated=False
+    )
+    kept: list[Figure] = []
+
+    def keep(name: str, title: str, text: str, figure: Figure, note: str = "") -> Panel:
+        kept.append(figure)
+        return panels.made(name, title, text, figure, note)
+
+    monkeypatch.setattr(experts, "made", keep)
+    section = gates_section(reports.build([run]).arms)
+    assert section is not None
+    counted = [row[-1] for row in section.tables[-1].rows]
+    drawn = [f"{filled} / {hollow} of {filled + hollow + dots}" for filled, hollow, dots in map(faces, kept[-1].axes)]
+    assert drawn == counted
+    assert all(min(faces(axes)) > 0 for axes in kept[-1].axes)
+    assert "a small dot is where neither can be said" in " ".join(section.notes)
+
+
+def faces(axes: Axes) -> tuple[int, int, int]:
+    """How many points are filled, hollow, and small dots."""
+    found = [line for line in axes.lines if line.get_marker() not in ("None", "", None)]
+    dots = sum(line.get_marker() == experts.DOT for line in found)
+    hollow = sum(line.get_markerfacecolor() == PAPER for line in found)
+    return len(found) - dots - hollow, hollow, dots
 
 
 def test_the_page_shows_experts_and_the_steps_of_x0(report: reports.Report) -> None:

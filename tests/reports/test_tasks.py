@@ -183,3 +183,24 @@ def test_tasks_whose_data_and_model_have_one_name_are_told_apart_by_their_stores
     rows = overview_table(entries(report.tasks), report.tasks).rows
     assert len({row[0] for row in rows}) == 2
     assert [entry.task for entry in entries(report.tasks)] == [task.title for task in report.tasks]
+
+
+def test_tasks_that_could_not_be_compared_are_counted_with_the_reason(paths: list[Path], tmp_path: Path) -> None:
+    two = [path for path in paths if path.name.startswith("style")]
+    lone = write_run(tmp_path / "lone", "fera", samples=8, record={"data": "lone"})
+    report = reports.build([*two, lone])
+    assert report.sentences[0].startswith("FeRA without prior is better than LoRA on 1 of 1 task")
+    assert report.sentences[1] == (
+        "1 of 2 tasks could not be compared: mini on lone, which has one arm alone, FeRA without prior."
+    )
+
+
+def test_where_no_task_could_be_compared_each_says_why(tmp_path: Path) -> None:
+    bare = evaluation(strength=(0, 1, 0.5), prompts=5, seeds=1, unrelated=0, validation=False, train=0)
+    protocol = json.loads(bare.attrs["protocol"]) | {"model_hash": "b", "model": "flow"}
+    store = write_evaluation(tmp_path / "e.zarr", bare.assign_attrs(protocol=json.dumps(protocol)))
+    report = reports.build([write_run(tmp_path / "lone", samples=8), store])
+    assert report.sentences == [
+        "None of 2 tasks could be compared: mini on style, which has one arm alone, LoRA; "
+        "flow on style, in which no held-out error was measured."
+    ]

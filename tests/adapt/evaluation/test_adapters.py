@@ -150,6 +150,14 @@ def test_a_run_that_was_copied_is_named_by_its_folder_as_everything_else_is(tmp_
     assert find(tmp_path / "copy").name == find(tmp_path / "copy" / "adapter").name == "copy"
 
 
+def test_a_run_without_its_record_is_said_to_hold_its_adapter(tmp_path: Path) -> None:
+    shutil.copytree(run("lora"), tmp_path / "copy")
+    (tmp_path / "copy" / "run.json").unlink()
+    with pytest.raises(UserError, match=r"copy has no run\.json; its adapter is in .*copy/adapter: give that folder$"):
+        find(tmp_path / "copy")
+    assert find(tmp_path / "copy" / "adapter").kind == "lora"
+
+
 @pytest.mark.parametrize("make", [strong_lora, lambda: by_hand("fera")])
 def test_weights_out_of_a_peft_folder_are_said_to_lack_their_settings(make: Any, tmp_path: Path) -> None:
     shutil.copy(make() / "adapter_model.safetensors", tmp_path / "third.safetensors")

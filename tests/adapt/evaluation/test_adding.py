@@ -49,7 +49,7 @@ def test_the_same_call_again_changes_no_file(tmp_path: Path) -> None:
         pytest.param({"guidance": 1.0}, "guidance was 3.0, is 1.0", marks=pytest.mark.slow),
         pytest.param({"unrelated": []}, "unrelated was", marks=pytest.mark.slow),
         pytest.param({"resolution": 32}, "sizes.height was 64, is 32", marks=pytest.mark.slow),
-        ({"data": data() / "heldout"}, "heldout"),
+        ({"data": data() / "heldout"}, r"begun without held-out pictures \(--data\), which cannot be added later"),
         pytest.param({"model": merged}, "model_hash was", marks=pytest.mark.slow),
         ({"names": ["merged"]}, "the name 'merged' is taken"),
     ],
@@ -126,6 +126,21 @@ def test_what_can_be_left_out_is_said_to_be(tmp_path: Path) -> None:
         check_same(stored, replace(stored, seeds=[1], unrelated=[]), "a.zarr")
     with pytest.raises(UserError, match=r"is \[1\]; choose another place$"):
         check_same(stored, replace(stored, model_hash="other", seeds=[1]), "a.zarr")
+
+
+def test_what_a_store_was_begun_without_is_named_in_words() -> None:
+    stored = replace(read(two()[1].attrs["protocol"]), unrelated=[])
+    part = {"count": 4, "sha256": "0"}
+    now = replace(stored, unrelated=["a house"], pictures={"heldout": part, "train": part})
+    with pytest.raises(UserError) as refused:
+        check_same(stored, now, "a.zarr")
+    assert str(refused.value) == (
+        "a.zarr was begun without held-out pictures (--data), training pictures (--train), unrelated prompts "
+        "(--unrelated), which cannot be added later; leave them out, or begin a new store at another place"
+    )
+    with pytest.raises(UserError, match=r"begun without unrelated prompts .* leave them out, or begin a new store"):
+        check_same(replace(now, unrelated=[]), now, "a.zarr")
+    assert not check_same(now, now, "a.zarr")
 
 
 def test_a_store_keeps_the_command_of_each_call_that_added_adapters_even_an_old_one(tmp_path: Path) -> None:

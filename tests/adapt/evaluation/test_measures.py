@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from adapt.evaluation import stage
+from adapt.evaluation.measuring import attributes_of, captions_of, right
 from adapt.methods import load_adapters
 from adapt.networks import Network
 from adapt.task import prepare
@@ -98,6 +99,16 @@ def test_attributes_are_read_of_pictures_of_the_world_alone(tmp_path: Path) -> N
     assert found.attribute_right[0, 0, [1, 3, 4]].isin([0, 1]).all()
     assert found.attribute_right[0, 1:].isnull().all()
     assert "attribute_right" not in two()[1]
+
+
+def test_a_bundled_model_is_asked_for_what_a_prompt_names_and_another_for_whole_captions() -> None:
+    world, part = "a large red circle on a plain blue background", "a white cross"
+    assert captions_of([world, part, ""], "mini-flow") == [world, part, ""]
+    assert captions_of([world, part, ""], str(model("sd"))) == [world, "", ""]
+    assert attributes_of([part], (64, 64)) == attributes_of([world], (64, 64)) != []
+    assert attributes_of([part], (32, 32)) == attributes_of(["a house"], (64, 64)) == []
+    named = np.isfinite(right(np.zeros((1, 64, 64, 3), np.uint8), [part]))[0]
+    assert named.tolist() == [False, True, True, False, False]  # colour and shape
 
 
 def test_stage_counts_add_up() -> None:

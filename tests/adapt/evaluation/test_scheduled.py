@@ -102,13 +102,51 @@ def without(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
 
+def left_out(name: str) -> Callable[[Path], None]:
+    """A schedule without one of its parts."""
+
+    def write(folder: Path) -> None:
+        file = folder / "gates.json"
+        file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != name}))
+
+    return write
+
+
+def torn(folder: Path) -> None:
+    (folder / "gates.json").write_text("{")
+
+
+def files(first: object, second: object = "expert1.safetensors") -> Callable[[Path], None]:
+    return changed(adapters={"expert0": first, "expert1": second, "expert2": "expert2.safetensors"})
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "gates": (changed(gates=[[1.0]]), "is not a schedule of gates of format 1"),
-    "experts": (changed(experts=["expert0"]), "is not a schedule of gates of format 1"),
-    "list": (changed(adapters=["expert0", "expert1", "expert2"]), "is not a schedule of gates of format 1"),
-    "nan": (changed(log_snr=[float("nan"), 0.0]), "is not a schedule of gates of format 1"),
-    "words": (changed(log_snr="high", gates=["low"]), "cannot be read as a schedule of gates"),
+    "gates": (changed(gates=[[1.0]]), "it has gates of 1 steps and 1 experts, and levels of 2 steps and 3 experts"),
+    "no gates": (left_out("gates"), "it has no gates; export the adapter again"),
+    "empty": (changed(gates=[]), "it has gates of 0 steps and 0 experts"),
+    "ragged": (changed(gates=[[1.0, 0.0, 0.0], [1.0]]), "its gates have different lengths"),
+    "no levels": (left_out("timestep"), "it has no timestep"),
+    "up and down": (changed(log_snr=[0.0, 1.0, 0.5]), "its log_snr does not run in one direction"),
+    "times": (changed(timestep=[5, 9, 3]), "its timestep does not run in one direction"),
+    "below": (changed(timestep=[5, -1]), "its timestep goes beyond 0 to 1e"),
+    "far": (changed(log_snr=[-1e9, 0]), "its log_snr goes beyond -"),
+    "shorter": (changed(timestep=[5]), "have different lengths"),
+    "experts": (changed(experts=["expert0"]), "its adapters are not one file for each expert"),
+    "twice named": (changed(experts=["expert0", "expert0", "expert1"]), "it names an expert twice"),
+    "one file": (files("expert1.safetensors"), "it names one file for two experts"),
+    "list": (changed(adapters=["expert0", "expert1", "expert2"]), "its adapters are not one file for each expert"),
+    "outside": (files("../../../etc/passwd"), "is no plain file name, and only files of its own folder are read"),
+    "whole path": (files("/etc/passwd"), "is no plain file name"),
+    "number": (files(1), "its file for expert0, 1, is no plain file name"),
+    "nan": (changed(log_snr=[float("nan"), 0.0]), "its log_snr is no list of numbers"),
+    "words": (changed(log_snr="high", gates=["low"]), "its log_snr is no list of numbers"),
+    "format": (changed(format=2), "it is of format 2, and this version reads 1"),
+    "no json": (torn, "it is no JSON; export"),
     "file": (without("expert1.safetensors"), r"expert1\.safetensors cannot be read"),
+    "no schedule": (
+        without("gates.json"),
+        r"copy has no gates\.json, by which its experts are mixed; .* export .* again",
+    ),
     "pickle": (
         changed(adapters={"expert0": "a.bin", "expert1": "b.bin", "expert2": "c.bin"}),
         "is pickled, and pickled weights are not read",
@@ -120,7 +158,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_a_damaged_export_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
     damage, words = DAMAGES[name]
     damage(shutil.copytree(scheduled("clock", steps=2), tmp_path / "copy"))
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as refused:
+        find(tmp_path / "copy")
+    assert not any(raw in str(refused.value) for raw in ("Error", "shape", "\n"))
+
+
+@pytest.mark.parametrize("kept", ["export.json", "expert0.safetensors"])
+def test_an_export_is_known_by_its_facts_or_its_experts(kept: str, tmp_path: Path) -> None:
+    shutil.copytree(scheduled("clock", steps=2), tmp_path / "copy")
+    for name in {"export.json", "expert0.safetensors"} - {kept}:
+        (tmp_path / "copy" / name).unlink()
+    without("gates.json")(tmp_path / "copy")
+    with pytest.raises(UserError, match=r"has no gates\.json"):
         find(tmp_path / "copy")
 
 

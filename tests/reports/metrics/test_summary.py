@@ -127,6 +127,25 @@ def test_few_pictures_for_many_dimensions_are_said() -> None:
     assert "full rank" not in measures()["frechet_world", "base"].note
 
 
+def test_prompts_that_the_attribute_reader_does_not_know_are_counted() -> None:
+    data = evaluation(1, prompts=3, seeds=2)
+    rows = {name: (data.prompt == name).values for name in dict.fromkeys(data.prompt.values[data.part == "asked"])}
+    for dropped, words in ((1, "no attribute agreement of 1 of 3 prompts: "), (3, "no attribute agreement: ")):
+        for mine in list(rows.values())[:dropped]:
+            data.attribute_right.values[:, mine] = np.nan
+        said = [one for one in reasons(data) if "attribute" in one or "share" in one]
+        assert len(said) == 1
+        assert said[0].startswith(f'{words}the attribute reader knows captions such as "a large red circle on')
+        assert any(one.name == "attribute_right" for one in summarise(data)) == (dropped < 3)
+
+
+def test_where_the_reader_was_asked_nothing_pictures_of_another_size_are_the_reason() -> None:
+    data = evaluation(1, prompts=2, attributes=False)
+    assert any(one.endswith("and no prompt is one") for one in reasons(data))
+    small = reasons(data.isel(y=slice(32), x=slice(32)))
+    assert "no attribute agreement: the attribute reader knows only pictures of the bundled models" in small
+
+
 @pytest.mark.parametrize(
     ("left_out", "gone", "why"),
     [

@@ -28,3 +28,7 @@ def test_the_reader_does_not_agree_with_a_wrong_caption() -> None:
 def test_what_a_caption_does_not_name_counts_neither_way() -> None:
     right = reader.agreement(np.zeros((1, 64, 64, 3), np.uint8), ["a circle"])
     assert {name for name, values in right.items() if np.isnan(values[0])} == set(reader.ATTRIBUTES) - {"shape"}
+
+
+def test_the_first_of_several_colours_is_the_shapes() -> None:
+    assert reader.parse("a red and white cross on black") == {"colour": "red", "shape": "cross"}
