@@ -82,10 +82,11 @@ def nothing_to_do(adapters: Sequence[str], out: Path) -> str:
     return f"Nothing to do: {what} in {out} already"
 
 
-def begun_without(protocol: Mapping[str, object]) -> str:
+def begun_without(protocol: Protocol) -> str:
     """Said when an evaluation of the base alone has begun: what cannot be added to it; empty where all was given."""
-    names = {"data": "held-out pictures (--data)", "unrelated": "unrelated prompts (--unrelated)"}
-    left = " and ".join(words for name, words in names.items() if not protocol[name])
+    from adapt.evaluation.protocol import BEGUN_WITH, not_measured
+
+    left = " and ".join(words for words in not_measured(protocol) if words != BEGUN_WITH["train"])
     return f"This evaluation was begun without {left}, which cannot be added later" if left else ""
 
 

@@ -40,8 +40,6 @@ TOP = 3
 """How many sentences of a report are printed."""
 MOST = 8
 """How many sentences on an evaluation are printed."""
-DETAILS = ("band_ratio_", "attribute_")
-"""Measures of one band or one attribute, which the report draws."""
 COUNTED = "n: prompts, or held-out pictures for the validation error"
 GATE_FAILED = 1
 """Exit code where a gate of --fail-if is true: the command worked, the adapters did not."""
@@ -105,12 +103,13 @@ def evaluate(
         )  # fmt: skip
     if found.sizes["adapter"] == before:
         note(nothing_to_do(given, out))
+    from adapt.evaluation.protocol import read
     from reports.evaluated import judged
 
-    protocol = json.loads(found.attrs["protocol"])
-    if before == 0 and found.sizes["adapter"] == 1 and (left := begun_without(protocol)):
+    protocol = str(found.attrs["protocol"])
+    if before == 0 and found.sizes["adapter"] == 1 and (left := begun_without(read(protocol))):
         note(left)
-    judgement = judged(out, found, (), protocol)
+    judgement = judged(out, found, (), json.loads(protocol))
     if as_json:
         emit(_document(judgement))
     else:
@@ -203,10 +202,11 @@ def measure_table(found: Evaluation) -> Table:
 
     from reports.evaluation_tables import arrowed
     from reports.evaluation_tables import measure_table as rows_of
+    from reports.evidence import single_of
     from reports.sections import ARROWS
 
     known = dict.fromkeys(one.name for one in found.measures)
-    names = [name for name in known if name == "attribute_right" or not name.startswith(DETAILS)]
+    names = [name for name in known if not single_of(name)]  # the report draws those of one band or attribute
     made = arrowed(rows_of(found, names))
     table = Table(caption=f"{made.caption}; {COUNTED}", caption_justify="left")
     for head in (made.heads[0], "n", *made.heads[1:]):

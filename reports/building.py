@@ -201,16 +201,15 @@ def over_tasks(reports: Sequence[Report]) -> Report:
 
 def with_adapters(paths: Sequence[Path], against: str, alone: bool) -> tuple[list[Evaluation], list[str]]:
     """Evaluations, and warnings on stores that hold the base alone; UserError for these where nothing else is there."""
-    found, left, errors = [], [], []
+    found, errors = [], []
     for path in paths:
         try:
             found.append(read_evaluation(path, against))
         except BaseAloneError as error:
             errors.append(error)
-            left.append(f"Left out: {error}")
     if errors and alone and not found:
         raise errors[0]
-    return found, left
+    return found, [f"Left out: {error}" for error in errors]
 
 
 def build(

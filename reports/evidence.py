@@ -89,10 +89,14 @@ def evidences(found: Sequence[Comparison]) -> str:
 
 def family(found: Sequence[Comparison]) -> str:
     """What p values are corrected for: comparisons of single attributes and bands too, which no verdict counts."""
-    names = {c.name for c in found} - {"attribute_right"}
-    single = [kind for kind in ("attribute", "band") if any(name.startswith(SINGLE[kind]) for name in names)]
+    single = sorted({kind for c in found if (kind := single_of(c.name))})
     too = f", single {listed([f'{kind}s' for kind in single])} included" * bool(single)
     return f"p by Holm’s correction over {count(len(found), 'comparison')}{too}"
+
+
+def single_of(name: str) -> str:
+    """`attribute` or `band` where a measure is of a single one, by its name; empty where it is of all."""
+    return next((kind for kind, begin in SINGLE.items() if name.startswith(begin) and name != "attribute_right"), "")
 
 
 def apart_before(c: Comparison) -> bool:

@@ -76,7 +76,8 @@ def read(text: str) -> Protocol:
 
 def check_same(stored: Protocol, now: Protocol, place: str) -> list[str]:
     """What differs by rounding alone, in words; UserError for any other difference."""
-    if late := [BEGUN_WITH[name] for name in BEGUN_WITH if _held(now)[name] and not _held(stored)[name]]:
+    missing = not_measured(now)
+    if late := [words for words in not_measured(stored) if words not in missing]:
         raise UserError(
             f"{place} was begun without {', '.join(late)}, which cannot be added later; leave them out, or begin a new "
             "store at another place"
@@ -88,11 +89,10 @@ def check_same(stored: Protocol, now: Protocol, place: str) -> list[str]:
     return differences({name: before[name] for name in ROUNDING}, {name: after[name] for name in ROUNDING})
 
 
-def _held(protocol: Protocol) -> dict[str, bool]:
-    """Which of `BEGUN_WITH` there is."""
-    return {name: bool(protocol.pictures.get(name)) for name in ("heldout", "train")} | {
-        "unrelated": bool(protocol.unrelated)
-    }
+def not_measured(protocol: Protocol) -> list[str]:
+    """Which of `BEGUN_WITH` an evaluation was begun without, and so never has."""
+    held = {**protocol.pictures, "unrelated": protocol.unrelated}
+    return [words for name, words in BEGUN_WITH.items() if not held.get(name)]
 
 
 def _way_out(found: Sequence[str]) -> str:

@@ -33,21 +33,28 @@ def open_adapter(
     Raises:
         UserError: they do not fit, nobody names the model, or a device that is not here or is not asked of a pipeline.
     """
-    from adapt.methods import load_adapters
     from spectra.devices import chosen_device, placed, refuse_device
-    from spectra.models import load_pipeline, model_hash
+    from spectra.models import load_pipeline
 
-    name = (model or (record or {}).get("model")) if pipe is None else type(pipe).__name__
-    if name is None:
-        raise UserError(f"{adapter} does not say which model it belongs to; give the model")
     if pipe is not None:
         refuse_device(device)
+        return _with_adapter(pipe, type(pipe).__name__, adapter, record)
+    name = model or (record or {}).get("model")
+    if name is None:
+        raise UserError(f"{adapter} does not say which model it belongs to; give the model")
     place = chosen_device(device)
-    found: Any = load_pipeline(name) if pipe is None else pipe
+    return placed(_with_adapter(load_pipeline(name), name, adapter, record), place)
+
+
+def _with_adapter(pipe: Any, name: str, adapter: Path, record: dict[str, Any] | None) -> Any:
+    """The pipeline of a model `name` with the adapter attached, where it is the model that the record names."""
+    from adapt.methods import load_adapters
+    from spectra.models import model_hash
+
     if record is not None:
-        check_model(f"the adapter {adapter}", record, name, model_hash(found))
-    load_adapters(found, adapter)
-    return placed(found, place) if pipe is None else pipe
+        check_model(f"the adapter {adapter}", record, name, model_hash(pipe))
+    load_adapters(pipe, adapter)
+    return pipe
 
 
 def check_model(what: str, record: Mapping[str, Any], name: str, identity: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,11 @@ from spectra.errors import UserError
 from tests.adapt.evaluation.kinds import denoiser_file, merged, strong_lora
 from tests.cli.test_evaluate_command import copied, files, words
 from tests.conftest import Command
+
+PROTOCOL = Protocol(
+    "mini", "0", 20, 2.5, {"height": 64, "width": 32}, {}, "cpu", 4, ["a", "b"], [0], ["c"], "held", "learned", {},
+    {}, {}, [{"name": "world"}, {"name": "clip"}], ["auto"],
+)  # fmt: skip
 
 
 def test_an_adapter_is_added_without_saying_again_how_the_others_were_made(command: Command, tmp_path: Path) -> None:
@@ -127,19 +134,20 @@ def test_the_base_alone_is_there_already_where_adapters_were_added(command: Comm
     ("held", "said"),
     [
         (
-            {"data": None, "unrelated": []},
+            {"pictures": {}, "unrelated": []},
             "This evaluation was begun without held-out pictures (--data) and unrelated prompts (--unrelated), which",
         ),
         (
-            {"data": "a", "unrelated": []},
+            {"pictures": {"heldout": {"count": 1}}, "unrelated": []},
             "This evaluation was begun without unrelated prompts (--unrelated), which cannot be added later",
         ),
-        ({"data": "a", "unrelated": ["b"]}, ""),
+        ({"pictures": {"heldout": {"count": 1}}, "unrelated": ["b"]}, ""),
     ],
 )
-def test_what_has_to_be_given_at_the_beginning_is_said_with_the_base(held: dict[str, object], said: str) -> None:
-    assert adding.begun_without(held).startswith(said)
-    assert bool(adding.begun_without(held)) == bool(said)
+def test_what_has_to_be_given_at_the_beginning_is_said_with_the_base(held: dict[str, Any], said: str) -> None:
+    told = adding.begun_without(replace(PROTOCOL, **held))
+    assert told.startswith(said)
+    assert bool(told) == bool(said)
 
 
 @pytest.mark.parametrize(
@@ -156,13 +164,9 @@ def test_seeds_are_said_as_the_option_takes_them(seeds: list[int], said: str) ->
 def test_everything_that_a_store_says_is_named_and_nothing_that_was_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    protocol = Protocol(
-        "mini", "0", 20, 2.5, {"height": 64, "width": 32}, {}, "cpu", 4, ["a", "b"], [0], ["c"], "held", "learned", {},
-        {}, {}, [{"name": "world"}, {"name": "clip"}], ["auto"],
-    )  # fmt: skip
     monkeypatch.setattr("adapt.evaluation.store.exists", lambda _: True)
-    monkeypatch.setattr("adapt.evaluation.store.read_protocol", lambda _: protocol)
-    nothing = dict.fromkeys(adding._words(protocol))
+    monkeypatch.setattr("adapt.evaluation.store.read_protocol", lambda _: PROTOCOL)
+    nothing = dict.fromkeys(adding._words(PROTOCOL))
     assert adding.taken(Path("e.zarr"), nothing) == (
         "Taken from e.zarr: model mini, 2 prompts, 1 unrelated prompt, seed 0, 20 steps, guidance 2.5, 32 x 64 "
         "pixels, held-out pictures held, training pictures learned, features by world and clip, batches of 4"

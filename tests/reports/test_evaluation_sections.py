@@ -24,9 +24,8 @@ from reports.evaluation_tables import attribute_table
 from reports.evaluation_words import about_drift, about_memory, decisive, where
 from reports.figures import plain
 from reports.page import of_evaluation
-from reports.panels import measures as measure_panels
 from reports.panels.marks import ratio_scale
-from reports.sections import Panel, Section
+from reports.sections import Section
 from reports.statistics import Ratio
 from tests.reports.metrics.fixtures import evaluation, write_evaluation
 
@@ -43,19 +42,6 @@ def built(adapters: int = 2, rich: bool = True) -> Report:
 
 def found(adapters: int = 2, rich: bool = True) -> Evaluation:
     return built(adapters, rich).evaluations[0]
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures on their way into panels."""
-    kept: list[Figure] = []
-
-    def keep(name: str, title: str, text: str, figure: Figure, note: str = "") -> Panel:
-        kept.append(figure)
-        return panels.made(name, title, text, figure, note)
-
-    monkeypatch.setattr(measure_panels, "made", keep)
-    return kept
 
 
 def test_what_holds_is_said_and_the_rest_is_folded() -> None:

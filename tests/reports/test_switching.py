@@ -11,10 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import reports
-from reports import panels
 from reports.figures import PAPER
 from reports.panels import experts
-from reports.sections import Panel
 from reports.switching import about_experts, apart, effects_of, expert_table, shares
 from reports.training_sections import gates_section
 from tests.reports.fixtures import add_experts, add_steps, write_run
@@ -70,7 +68,7 @@ def test_cells_count_only_after_correction(report: reports.Report) -> None:
     assert row[-1] == "16 / 16 of 32"  # helps at the four noisiest of eight levels in all four bands, harms below
 
 
-def test_marks_are_those_that_the_table_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_marks_are_those_that_the_table_counts(tmp_path: Path, drawn: list[Figure]) -> None:
     run = add_experts(write_run(tmp_path / "fera", "fera", True, samples=6))
     with xr.open_zarr(run / "metrics.zarr", chunks=None, consolidated=False) as store:
         error = store.expert_error.load()
@@ -78,19 +76,12 @@ def test_marks_are_those_that_the_table_counts(tmp_path: Path, monkeypatch: pyte
     xr.Dataset({"expert_error": error + noise.astype(np.float32)}).to_zarr(
         run / "metrics.zarr", mode="a", consolidated=False
     )
-    kept: list[Figure] = []
-
-    def keep(name: str, title: str, text: str, figure: Figure, note: str = "") -> Panel:
-        kept.append(figure)
-        return panels.made(name, title, text, figure, note)
-
-    monkeypatch.setattr(experts, "made", keep)
     section = gates_section(reports.build([run]).arms)
     assert section is not None
     counted = [row[-1] for row in section.tables[-1].rows]
-    drawn = [f"{filled} / {hollow} of {filled + hollow + dots}" for filled, hollow, dots in map(faces, kept[-1].axes)]
-    assert drawn == counted
-    assert all(min(faces(axes)) > 0 for axes in kept[-1].axes)
+    marked = [f"{filled} / {hollow} of {filled + hollow + dots}" for filled, hollow, dots in map(faces, drawn[-1].axes)]
+    assert marked == counted
+    assert all(min(faces(axes)) > 0 for axes in drawn[-1].axes)
     assert "a small dot is where neither can be said" in " ".join(section.notes)
 
 

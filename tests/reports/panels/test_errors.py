@@ -5,27 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
 
 from reports import Report, panels
 from reports.figures import marker
-from reports.panels import errors
 from reports.panels.errors import MOST_MARKERS
-from reports.sections import Panel
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures on their way into panels."""
-    kept: list[Figure] = []
-
-    def keep(name: str, title: str, text: str, figure: Figure, note: str = "") -> Panel:
-        kept.append(figure)
-        return panels.made(name, title, text, figure, note)
-
-    monkeypatch.setattr(errors, "made", keep)
-    return kept
 
 
 def test_each_mean_curve_has_its_arms_mark_at_the_evaluations(report: Report, drawn: list[Figure]) -> None:

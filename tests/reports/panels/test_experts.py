@@ -11,24 +11,9 @@ from matplotlib.figure import Figure
 
 from reports import panels
 from reports.figures import PAPER, band_colour, marker
-from reports.panels import experts
-from reports.sections import Panel
 from tests.reports.panels.geometry import covered, markers, words
 
 NOISE = np.array([0.1, 10.0, 1.0])
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures on their way into panels."""
-    kept: list[Figure] = []
-
-    def keep(name: str, title: str, text: str, figure: Figure, note: str = "") -> Panel:
-        kept.append(figure)
-        return panels.made(name, title, text, figure, note)
-
-    monkeypatch.setattr(experts, "made", keep)
-    return kept
 
 
 def unequal() -> np.ndarray:

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 
 from reports import panels
 from reports.figures import PAPER, panel, to_svg
-from reports.panels import forests, levels, measures
 from reports.panels.panel import fitting
 from reports.panels.predictions import prediction_energies
 from reports.sections import Mark, Panel
@@ -24,20 +23,6 @@ HOSTILE = '<b>x</b> & $\\frac{1}{ #000201 id="y" 0.123456 日本'
 
 def mark(value: float, width: float = 0.1, holds: bool = True) -> Mark:
     return Mark(value, value - width, value + width, holds)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures on their way into panels."""
-    kept: list[Figure] = []
-
-    def keep(name: str, title: str, text: str, figure: Figure, note: str = "") -> Panel:
-        kept.append(figure)
-        return panels.made(name, title, text, figure, note)
-
-    for module in (measures, levels, forests):
-        monkeypatch.setattr(module, "made", keep)
-    return kept
 
 
 def texts(found: Panel) -> list[str]:
